@@ -1,0 +1,52 @@
+# `make` builds the book. Every target sets up what it needs; `make help` lists them.
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PORT ?= 8000
+
+# The interpreter that .venv is made of: python3, or a newer one where python3 is too old.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
+	"$$p" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' 2>/dev/null \
+	&& { echo $$p; break; }; done)
+
+.PHONY: book test serve lock clean distclean help
+.DEFAULT_GOAL := book
+
+book: $(STAMP) ## build the book into _build/html; red when anything is wrong
+	"$(BIN)/python" -m jupyter_book build . -n -W --keep-going
+
+test: $(STAMP) ## run the tests
+	"$(BIN)/python" -m pytest
+
+serve: ## show the built book at http://localhost:8000 (PORT=...)
+	@test -f _build/html/index.html || { echo "No book yet: run make book first."; exit 1; }
+	"$(BIN)/python" -m http.server -d _build/html -b 127.0.0.1 $(PORT)
+
+# An install that fails or is interrupted leaves no stamp, so the next make does it again.
+$(STAMP): requirements.txt pyproject.toml
+	@test -n '$(PYTHON)' && command -v '$(PYTHON)' >/dev/null || { \
+		echo "genbook needs Python 3.10 to 3.13. Name one: make PYTHON=/path/to/python3.11"; \
+		exit 1; }
+	@'$(PYTHON)' -c 'import sys; v = sys.version_info; ok = (3, 10) <= v < (3, 14); \
+		ok or sys.exit("genbook needs Python 3.10 to 3.13; this is %d.%d. Name another: make PYTHON=/path/to/python3.11" % v[:2])'
+	rm -f "$@"
+	'$(PYTHON)' -m venv "$(VENV)"
+	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check \
+		--require-hashes -r requirements.txt
+	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check \
+		--no-deps --no-build-isolation -e .
+	touch "$@"
+
+lock: ## make requirements.txt anew from pyproject.toml (needs uv)
+	uv pip compile --universal --generate-hashes --all-extras --python-version 3.10 --no-header \
+		--upgrade pyproject.toml -o requirements.txt
+
+clean: ## remove the site; finished pages and trainings stay, so the next build is quick
+	rm -rf _build/html _build/.doctrees _build/jupyter_execute _build/progress
+
+distclean: ## remove everything that was built or installed
+	rm -rf _build "$(VENV)" *.egg-info
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12

@@ -1,0 +1,18 @@
+"""What building this book takes beyond Jupyter Book, one idea per module.
+
+    cache     a page's results are kept under everything they depend on
+    execute   the pages that must run do so side by side, one per core
+    kernel    one page in one kernel
+    progress  what runs now, on the terminal
+    offline   MathJax is served from the site itself
+    report    how the build ended
+"""
+
+from . import cache, execute, offline, report
+
+
+def setup(app):
+    """Connect every part to the build."""
+    for part in (cache, execute, offline, report):
+        part.setup(app)
+    return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": True}

@@ -1,0 +1,140 @@
+"""No stale figures: a page's results are kept under everything they depend on.
+
+jupyter-cache knows a page by its cells alone, so an edit to `genbook` would leave yesterday's
+figures in the book. `BookCache` adds the rest: the modules that the cells import, the lock file
+and the data. It leaves out what cannot change a result: prose, captions, alternative texts.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache, partial
+from pathlib import Path
+
+from genbook import fingerprint
+from jupyter_cache.cache.main import JupyterCacheBase
+from myst_nb.core.execute import cache as myst_nb_cache
+from myst_nb.core.read import create_nb_reader
+
+
+class BookCache(JupyterCacheBase):
+    """A jupyter-cache whose key holds the code that the cells import, and the `surroundings`."""
+
+    def __init__(self, path, surroundings: str):
+        super().__init__(path)
+        self.surroundings = surroundings
+
+    def create_hashed_notebook(self, nb, nb_metadata=("kernelspec",), cell_metadata=("tags",)):
+        """The notebook's code cells, and the key of their results."""
+        bare, cells = super().create_hashed_notebook(nb, nb_metadata, cell_metadata)
+        return bare, fingerprint.digest(cells, imported_code(nb), self.surroundings)
+
+    def key(self, nb) -> str:
+        """Where the results of `nb` are kept."""
+        return self.create_hashed_notebook(nb)[1]
+
+    def holds(self, nb) -> bool:
+        """Whether the results of `nb` are there."""
+        try:
+            record = self.match_cache_notebook(nb)
+        except KeyError:
+            return False
+        return self._get_notebook_path_cache(record.hashkey).is_file()
+
+
+def of_book(app) -> BookCache:
+    """The cache of the book being built."""
+    path = app.env.mystnb_config.execution_cache_path
+    return BookCache(path, surroundings(Path(app.srcdir)))
+
+
+@cache
+def surroundings(root: Path) -> str:
+    """The hash of what every page depends on: the locked packages and the data."""
+    return fingerprint.digest((root / "requirements.txt").read_bytes(), data_state())
+
+
+def data_state() -> str:
+    """Names, sizes and times of the data files; their content would take long to read."""
+    root = os.environ.get("GENBOOK_DATA")
+    if not root:
+        return "no data"
+    files = sorted(path for path in Path(root).rglob("*") if path.is_file())
+    stats = ((path.relative_to(root), path.stat()) for path in files)
+    return "\n".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats)
+
+
+def imported_code(nb) -> str:
+    """The hash of the `genbook` modules that the cells of `nb` import, in turn and all."""
+    modules = set()
+    for cell in nb.cells:
+        if cell.cell_type != "code":
+            continue
+        try:
+            modules |= fingerprint.imported_modules(cell.source)
+        except SyntaxError:  # a magic or a mistake: it may import anything
+            modules |= all_modules()
+    return fingerprint.of_modules(frozenset(modules))
+
+
+def all_modules() -> set[str]:
+    """Every module of `genbook`."""
+    return {f"genbook.{path.stem}" for path in fingerprint.PACKAGE.glob("*.py")
+            if path.stem != "__init__"}
+
+
+def read_page(env, docname: str):
+    """The notebook of a page, read the way myst-nb reads it; None where no cell is to run."""
+    path = env.doc2path(docname)
+    text = Path(path).read_text(encoding="utf-8")
+    reader = create_nb_reader(path, env.myst_config, env.mystnb_config, text)
+    if reader is None:
+        return None
+    nb = reader.read(text)
+    return nb if any(cell.cell_type == "code" for cell in nb.cells) else None
+
+
+def use_book_cache(app):
+    """Make myst-nb look for results in the book's cache."""
+    if not hasattr(myst_nb_cache, "get_cache"):
+        raise RuntimeError("myst-nb no longer takes its cache from `get_cache`; adapt cache.py")
+    where = surroundings(Path(app.srcdir))
+    myst_nb_cache.get_cache = partial(BookCache, surroundings=where)
+
+
+def outdated(app, env, added, changed, removed):
+    """The pages whose results were made by other code than today's, though their text is old."""
+    book_cache = of_book(app)
+    stale = []
+    for docname in set(page_keys(env)) - removed:
+        nb = read_page(env, docname)
+        if nb is None or book_cache.key(nb) != page_keys(env)[docname]:
+            stale.append(docname)
+    return stale
+
+
+def note_key(app, docname, source):
+    """Remember the key of the results that a page is about to show."""
+    nb = read_page(app.env, docname)
+    if nb is not None:
+        page_keys(app.env)[docname] = of_book(app).key(nb)
+
+
+def forget_key(app, env, docname):
+    """A page that is gone, or read anew, shows no results."""
+    page_keys(env).pop(docname, None)
+
+
+def page_keys(env) -> dict[str, str]:
+    """For each page with code, the key of the results it shows; kept from build to build."""
+    if not hasattr(env, "bookbuild_keys"):
+        env.bookbuild_keys = {}
+    return env.bookbuild_keys
+
+
+def setup(app):
+    """Connect the cache to the build."""
+    app.connect("builder-inited", use_book_cache)
+    app.connect("env-get-outdated", outdated)
+    app.connect("env-purge-doc", forget_key)
+    app.connect("source-read", note_key)

@@ -1,0 +1,104 @@
+"""One page in one kernel."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from pathlib import Path
+from time import monotonic
+
+from jupyter_client.kernelspec import KernelSpecManager
+from nbclient import NotebookClient
+
+# The page's own failure is reported by `execute`; nbclient would report it a second time.
+_silent = logging.getLogger("bookbuild.nbclient")
+_silent.addHandler(logging.NullHandler())
+_silent.propagate = False
+
+
+class Stopped(Exception):
+    """The build stops, and with it this page."""
+
+
+class Page:
+    """A page to execute: its notebook, its kernel, and how far it has come."""
+
+    def __init__(self, docname: str, path: Path, nb, build: Path):
+        self.docname = docname
+        self.nb = nb
+        self.seconds = 0.0
+        self.cell = 0
+        self.progress = build / "progress" / f"{docname.replace('/', '-')}.log"
+        self.output = self.progress.with_suffix(".out")
+        self._folder = path.parent
+        self._runs = build / "runs"
+        self._started = monotonic()
+        self._stopped = False
+        self._cell_start = 0  # where in the progress log the current cell's lines begin
+        self.progress.parent.mkdir(parents=True, exist_ok=True)
+        self.progress.write_text("")
+        self._client = NotebookClient(
+            nb, log=_silent, record_timing=False, shutdown_kernel="immediate",
+            # On a busy machine a figure may come late; better an error than a missing figure.
+            iopub_timeout=60, raise_on_iopub_timeout=True,
+            on_cell_start=self._on_cell_start,
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],
+        )
+
+    def run(self) -> None:
+        """Execute every cell, in place. Raises what the first failing cell raises."""
+        self._started = monotonic()
+        # With no folder to search there is one kernel to find: the Python that runs the build,
+        # whatever kernels of that name the reader has installed elsewhere.
+        manager = self._client.create_kernel_manager()
+        manager.kernel_spec_manager = KernelSpecManager(kernel_dirs=[])
+        with self.output.open("wb") as output:
+            self._client.execute(cwd=str(self._folder), env=self._environment(),
+                                 stdout=output, stderr=output)
+        self.seconds = self.elapsed()
+
+    def stop(self) -> None:
+        """End the page at once: its kernel dies, with all processes the kernel started."""
+        self._stopped = True
+        kernel = getattr(self._client.km, "provisioner", None)
+        if kernel is not None and kernel.pid:
+            try:
+                os.killpg(kernel.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
+    def elapsed(self) -> float:
+        """The seconds since the page started."""
+        return monotonic() - self._started
+
+    def line(self) -> int:
+        """The line of the page at which the current cell stands."""
+        return self.nb.metadata["source_map"][self.cell] + 1
+
+    def training(self) -> str:
+        """How far the training of the current cell is, in its own words; empty if none runs."""
+        with self.progress.open("rb") as log:
+            log.seek(max(self._cell_start, self.progress.stat().st_size - 4096))
+            text = log.read().decode(errors="replace")
+        lines = [line.strip() for line in text.replace("\r", "\n").split("\n")]
+        return next((line for line in reversed(lines) if line), "")
+
+    def _on_cell_start(self, cell, cell_index):
+        if self._stopped:
+            raise Stopped
+        self.cell = cell_index
+        self._cell_start = self.progress.stat().st_size
+
+    def _environment(self) -> dict[str, str]:
+        """What the kernel is told: where runs are kept, where to report, and to use one core."""
+        one_core = dict.fromkeys(
+            ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        return {
+            **os.environ, **one_core,
+            "GENBOOK_RUNS": str(self._runs),
+            "GENBOOK_PROGRESS": str(self.progress),
+            "PYTHONFAULTHANDLER": "1",  # a crash says where
+            "PYTHONHASHSEED": "0",
+            "PYTHONWARNINGS": "ignore:No ccache found",  # paddle says so at every import
+        }

@@ -1,0 +1,244 @@
+"""Gaussian diffusion: noise schedules, the forward process, its posterior, and two samplers.
+
+Images are float32 [N, C, H, W] in [-1, 1]. A step t is int64 [N] and counts from 0: x at t = 0
+has one step of noise, x at t = T - 1 has all T. Where the text numbers steps 1 to T, this is the
+text's t less 1. Sources: Ho, Jain & Abbeel (2020), arXiv:2006.11239, "DDPM"; Song, Meng & Ermon
+(2021), arXiv:2010.02502, "DDIM"; Nichol & Dhariwal (2021), arXiv:2102.09672; Salimans & Ho
+(2022), arXiv:2202.00512, for v-prediction.
+"""
+
+import numpy as np
+import paddle
+
+MAX_BETA = 0.999  # a beta of 1 would wipe out the image in one step and divide by zero later
+
+
+def linear_beta_schedule(timesteps):
+    """Betas that rise in a line: float64 [T]. Ho et al. (2020), section 4.
+
+    The paper's 1e-4 to 0.02 is for T = 1000. For another T the betas are rescaled by 1000 / T, so
+    that about the same noise is reached at the end.
+    """
+    scale = 1000 / timesteps
+    return np.minimum(np.linspace(scale * 1e-4, scale * 0.02, timesteps), MAX_BETA)
+
+
+def cosine_beta_schedule(timesteps, s=0.008):
+    """Betas whose alphas_cumprod falls as a squared cosine: float64 [T].
+
+    Nichol & Dhariwal (2021), equation 17; s keeps the first betas from vanishing.
+    """
+    u = np.linspace(0, 1, timesteps + 1)
+    f = np.cos((u + s) / (1 + s) * np.pi / 2) ** 2
+    return np.minimum(1 - f[1:] / f[:-1], MAX_BETA)
+
+
+def extract(a, t, ndim=4):
+    """The entries a[t] as a float32 tensor [N, 1, 1, 1], ready to scale a batch of images.
+
+    a: numpy [T]. t: int64 tensor [N]. ndim: how many dimensions the result has.
+    """
+    return paddle.to_tensor(a[t.numpy()], dtype="float32").reshape([-1] + [1] * (ndim - 1))
+
+
+class GaussianDiffusion:
+    """The forward process q, its posterior, and the reverse process p of a noise-prediction network.
+
+    betas: [T], each in (0, 1). prediction: what the network's output stands for, "eps" (the
+    noise) or "v" (sqrt_alphas_cumprod * noise - sqrt_one_minus_alphas_cumprod * x_start). A
+    `model` is anything that maps (x_t [N, C, H, W], t [N]) to a prediction [N, C, H, W].
+    Raises ValueError for betas out of range and for an unknown prediction.
+    """
+
+    def __init__(self, betas, prediction="eps"):
+        betas = np.asarray(betas, dtype=np.float64)
+        if betas.ndim != 1 or betas.size == 0 or not np.all((betas > 0) & (betas < 1)):
+            raise ValueError("betas must be a non-empty vector with every entry between 0 and 1")
+        if prediction not in ("eps", "v"):
+            raise ValueError(f'prediction must be "eps" or "v", got {prediction!r}')
+        self.prediction = prediction
+        self.timesteps = len(betas)
+        self.betas = betas
+        alphas = 1.0 - betas
+        self.alphas_cumprod = np.cumprod(alphas)
+        self.alphas_cumprod_prev = np.append(1.0, self.alphas_cumprod[:-1])
+        self.sqrt_alphas_cumprod = np.sqrt(self.alphas_cumprod)
+        self.sqrt_one_minus_alphas_cumprod = np.sqrt(1.0 - self.alphas_cumprod)
+
+        # q(x_{t-1} | x_t, x_0), Ho et al. (2020), equations 6 and 7
+        rest = 1.0 - self.alphas_cumprod
+        rest_prev = 1.0 - self.alphas_cumprod_prev
+        self.posterior_variance = betas * rest_prev / rest
+        self.posterior_mean_coef1 = betas * np.sqrt(self.alphas_cumprod_prev) / rest
+        self.posterior_mean_coef2 = rest_prev * np.sqrt(alphas) / rest
+        # At t = 0 the variance is 0 and its logarithm -inf; the next one stands in for it.
+        floor = self.posterior_variance[min(1, self.timesteps - 1)]
+        self.posterior_log_variance_clipped = np.log(
+            np.maximum(np.append(floor, self.posterior_variance[1:]), 1e-20)
+        )
+
+    # The forward process
+
+    def q_sample(self, x_start, t, noise=None):
+        """A draw of x_t given x_start, in one step. Ho et al. (2020), equation 4."""
+        if noise is None:
+            noise = paddle.randn(x_start.shape)
+        signal = extract(self.sqrt_alphas_cumprod, t, x_start.ndim)
+        return signal * x_start + self._noise_scale(t, x_start.ndim) * noise
+
+    def _noise_scale(self, t, ndim):
+        return extract(self.sqrt_one_minus_alphas_cumprod, t, ndim)
+
+    def q_posterior_mean_variance(self, x_start, x_t, t):
+        """Of q(x_{t-1} | x_t, x_start): mean [N, C, H, W], variance and its log [N, 1, 1, 1].
+
+        The log variance at t = 0, where the variance is 0, is that at t = 1. Ho et al. (2020),
+        equations 6 and 7.
+        """
+        mean = (
+            extract(self.posterior_mean_coef1, t, x_t.ndim) * x_start
+            + extract(self.posterior_mean_coef2, t, x_t.ndim) * x_t
+        )
+        variance = extract(self.posterior_variance, t, x_t.ndim)
+        log_variance = extract(self.posterior_log_variance_clipped, t, x_t.ndim)
+        return mean, variance, log_variance
+
+    # From what the network predicts to x_start and noise
+
+    def predict_start_from_noise(self, x_t, t, noise):
+        """The x_start that gives x_t with this noise: q_sample solved for x_start."""
+        signal = extract(self.sqrt_alphas_cumprod, t, x_t.ndim)
+        return (x_t - self._noise_scale(t, x_t.ndim) * noise) / signal
+
+    def predict_noise_from_start(self, x_t, t, x_start):
+        """The noise that leads from x_start to x_t: q_sample solved for the noise."""
+        signal = extract(self.sqrt_alphas_cumprod, t, x_t.ndim)
+        return (x_t - signal * x_start) / self._noise_scale(t, x_t.ndim)
+
+    def predict_start_from_v(self, x_t, t, v):
+        """The x_start for a given v. Salimans & Ho (2022), section 4."""
+        signal = extract(self.sqrt_alphas_cumprod, t, x_t.ndim)
+        return signal * x_t - self._noise_scale(t, x_t.ndim) * v
+
+    def target(self, x_start, t, noise):
+        """What the network should predict for x_t = q_sample(x_start, t, noise)."""
+        if self.prediction == "eps":
+            return noise
+        signal = extract(self.sqrt_alphas_cumprod, t, x_start.ndim)
+        return signal * noise - self._noise_scale(t, x_start.ndim) * x_start
+
+    def predict_start(self, model, x_t, t):
+        """The network's estimate of x_start, clipped to the range of images, [-1, 1]."""
+        output = model(x_t, t)
+        if self.prediction == "eps":
+            x_start = self.predict_start_from_noise(x_t, t, output)
+        else:
+            x_start = self.predict_start_from_v(x_t, t, output)
+        return x_start.clip(-1.0, 1.0)
+
+    # Training
+
+    def p_losses(self, model, x_start, t, noise=None):
+        """The squared error of the network's prediction, a mean over pixels for each image: [N].
+
+        Ho et al. (2020), equation 14, where the prediction is the noise.
+        """
+        if noise is None:
+            noise = paddle.randn(x_start.shape)
+        x_t = self.q_sample(x_start, t, noise)
+        error = model(x_t, t) - self.target(x_start, t, noise)
+        return error.square().mean(axis=list(range(1, x_start.ndim)))
+
+    def training_loss(self, model, x_start):
+        """p_losses at steps drawn uniformly from 0 to T - 1, averaged over the batch."""
+        t = paddle.randint(0, self.timesteps, [x_start.shape[0]])
+        return self.p_losses(model, x_start, t).mean()
+
+    # Ancestral sampling (DDPM)
+
+    def p_mean_variance(self, model, x_t, t):
+        """Of p(x_{t-1} | x_t): (mean, variance, log_variance, x_start), x_start the estimate."""
+        x_start = self.predict_start(model, x_t, t)
+        return *self.q_posterior_mean_variance(x_start, x_t, t), x_start
+
+    def p_sample(self, model, x_t, t, noise=None):
+        """One reverse step: a draw of x_{t-1} given x_t; at t = 0 its mean, without noise."""
+        if noise is None:
+            noise = paddle.randn(x_t.shape)
+        mean, _, log_variance, _ = self.p_mean_variance(model, x_t, t)
+        noisy = (t > 0).astype(x_t.dtype).reshape([-1] + [1] * (x_t.ndim - 1))
+        return mean + noisy * paddle.exp(0.5 * log_variance) * noise
+
+    def p_sample_progressive(self, model, shape):
+        """Yields x_T, x_{T-1}, ..., x_0, each of `shape`, starting from noise."""
+        x = paddle.randn(shape)
+        yield x
+        for step in reversed(range(self.timesteps)):
+            with paddle.no_grad():
+                x = self.p_sample(model, x, _full(step, shape))
+            yield x
+
+    def p_sample_loop(self, model, shape):
+        """Images of `shape` [N, C, H, W], sampled from noise in T steps."""
+        return _last(self.p_sample_progressive(model, shape))
+
+    # Fewer steps (DDIM)
+
+    def ddim_sample(self, model, x_t, t, t_prev, eta=0.0, noise=None):
+        """A step from x_t to the less noisy x at t_prev < t. Song et al. (2021), equation 12.
+
+        t_prev = -1 stands for the clean image. eta = 0 adds no noise; eta = 1 with
+        t_prev = t - 1 is the step of p_sample.
+        """
+        x_start = self.predict_start(model, x_t, t)
+        # The noise that belongs to the clipped x_start, not the one that the network predicted.
+        eps = self.predict_noise_from_start(x_t, t, x_start)
+
+        alpha_bar = extract(self.alphas_cumprod, t, x_t.ndim)
+        with_clean = np.append(self.alphas_cumprod, 1.0)  # index -1: no noise at all
+        alpha_bar_prev = extract(with_clean, t_prev, x_t.ndim)
+        sigma = eta * paddle.sqrt(
+            (1 - alpha_bar_prev) / (1 - alpha_bar) * (1 - alpha_bar / alpha_bar_prev)
+        )
+        direction = paddle.sqrt((1 - alpha_bar_prev - sigma.square()).clip(min=0.0))
+        x_prev = paddle.sqrt(alpha_bar_prev) * x_start + direction * eps
+        if eta == 0.0:
+            return x_prev
+        if noise is None:
+            noise = paddle.randn(x_t.shape)
+        return x_prev + sigma * noise
+
+    def ddim_timesteps(self, steps):
+        """`steps` steps spread evenly from T - 1 down to 0, int64 [steps].
+
+        Raises ValueError unless 1 <= steps <= T.
+        """
+        if not 1 <= steps <= self.timesteps:
+            raise ValueError(f"steps must be from 1 to {self.timesteps}, got {steps}")
+        return np.linspace(self.timesteps - 1, 0, steps).round().astype(np.int64)
+
+    def ddim_sample_progressive(self, model, shape, steps, eta=0.0):
+        """Yields the noise it starts from and then x after each of `steps` steps."""
+        times = self.ddim_timesteps(steps)
+        x = paddle.randn(shape)
+        yield x
+        for t, t_prev in zip(times, [*times[1:], -1], strict=True):
+            with paddle.no_grad():
+                x = self.ddim_sample(model, x, _full(t, shape), _full(t_prev, shape), eta)
+            yield x
+
+    def ddim_sample_loop(self, model, shape, steps, eta=0.0):
+        """Images of `shape` [N, C, H, W], sampled from noise in `steps` steps."""
+        return _last(self.ddim_sample_progressive(model, shape, steps, eta))
+
+
+def _full(step, shape):
+    """The same step for a whole batch: int64 [N]."""
+    return paddle.full([shape[0]], int(step), dtype="int64")
+
+
+def _last(iterator):
+    """The last item of an iterator that yields at least one."""
+    for item in iterator:
+        pass
+    return item

@@ -1,0 +1,210 @@
+"""Every figure of the book. Each function takes arrays or tensors and returns a figure.
+
+The figures have no background of their own and grey lettering, so that they are readable on a
+white page and on a dark one; curves differ in their dashes and classes in their marks, so that
+they are readable without colour.
+"""
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+
+INK = "#7a7a7a"  # a grey with a contrast above 4 against white and against near-black
+# Okabe & Ito's palette without yellow and black, which vanish on white and on black.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+DASHES = ("-", "--", "-.", ":", (0, (6, 1.5, 1, 1.5, 1, 1.5)), (0, (1, 1)))
+WIDTH = 5.4  # inches; narrow, so that the letters stay large on a phone
+
+STYLE = {
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+    "figure.dpi": 144,
+    "font.size": 10,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.grid": True,
+    "grid.color": INK,
+    "grid.alpha": 0.25,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "lines.linewidth": 1.8,
+    "legend.frameon": False,
+    "svg.hashsalt": "genbook",
+}
+
+
+def _styled(draw):
+    """Run `draw` under the book's style, and close the figure so that a page shows it once."""
+
+    def styled(*args, **kwargs):
+        with mpl.rc_context(STYLE):
+            figure = draw(*args, **kwargs)
+        plt.close(figure)
+        return figure
+
+    styled.__doc__, styled.__name__ = draw.__doc__, draw.__name__
+    return styled
+
+
+def _tiles(images):
+    """[N, C, H, W] in [0, 1], tensor or array -> array [N, H, W, 3]; one channel becomes grey."""
+    images = np.clip(np.asarray(images, dtype=np.float32), 0.0, 1.0)
+    if images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise ValueError(f"images must be [N, 1 or 3, H, W], got {list(images.shape)}")
+    return np.broadcast_to(images.transpose(0, 2, 3, 1), (*_sides(images), 3))
+
+
+def _sides(images):
+    n, _, height, width = images.shape
+    return n, height, width
+
+
+def _mosaic(images, columns, gap=1):
+    """The images beside and below each other, `gap` transparent pixels apart: [H', W', 4]."""
+    tiles = _tiles(images)
+    n, height, width, _ = tiles.shape
+    rows = -(-n // columns)
+    canvas = np.zeros((rows * (height + gap) - gap, columns * (width + gap) - gap, 4))
+    for i, tile in enumerate(tiles):
+        top, left = (i // columns) * (height + gap), (i % columns) * (width + gap)
+        canvas[top : top + height, left : left + width, :3] = tile
+        canvas[top : top + height, left : left + width, 3] = 1.0
+    return canvas
+
+
+@_styled
+def image_grid(images, columns=10):
+    """Images [N, C, H, W] in [0, 1], row by row."""
+    mosaic = _mosaic(images, columns)
+    figure = plt.figure(figsize=(WIDTH, WIDTH * mosaic.shape[0] / mosaic.shape[1]))
+    _picture(figure.add_axes((0, 0, 1, 1)), mosaic)
+    return figure
+
+
+@_styled
+def image_rows(rows, column_labels=()):
+    """Rows of images under each other: a dict of label -> images [N, C, H, W] in [0, 1].
+
+    column_labels: written above the columns, as many as there are columns.
+    """
+    mosaics = {label: _mosaic(images, len(images)) for label, images in rows.items()}
+    height = WIDTH * 0.8 * sum(m.shape[0] / m.shape[1] for m in mosaics.values()) * 1.06
+    figure, axes = plt.subplots(
+        len(rows), 1, figsize=(WIDTH, height + 0.3 * bool(len(column_labels))), squeeze=False,
+        layout="constrained",
+    )
+    figure.get_layout_engine().set(h_pad=0.02, w_pad=0.02)
+    for axis, (label, mosaic) in zip(axes[:, 0], mosaics.items(), strict=True):
+        _picture(axis, mosaic)
+        axis.axis("on")
+        axis.spines[:].set_visible(False)
+        axis.set(xticks=[], yticks=[])
+        axis.set_ylabel(label, rotation=0, ha="right", va="center")
+    if len(column_labels):
+        step = mosaics[next(iter(mosaics))].shape[1] / len(column_labels)
+        axes[0, 0].xaxis.tick_top()
+        axes[0, 0].tick_params(length=0)
+        axes[0, 0].set_xticks((np.arange(len(column_labels)) + 0.5) * step - 0.5, column_labels)
+    return figure
+
+
+def _picture(axis, mosaic):
+    axis.imshow(mosaic, interpolation="nearest")
+    axis.axis("off")
+    axis.grid(False)
+
+
+@_styled
+def loss_curves(history, keys=("loss",), ylabel="nats per image", window=25):
+    """The history of `fit` against the step, averaged over `window` steps to show its course.
+
+    history: dict of arrays [steps]. keys: which to draw.
+    """
+    figure, axis = plt.subplots(figsize=(WIDTH, 2.8), layout="constrained")
+    for key, colour, dash in zip(keys, COLOURS, DASHES, strict=False):
+        y = np.convolve(history[key], np.ones(window) / window, mode="valid")
+        axis.plot(np.arange(len(y)) + window, y, color=colour, linestyle=dash, label=key)
+    axis.set(xlabel="step", ylabel=ylabel)
+    if len(keys) > 1:
+        axis.legend()
+    return figure
+
+
+@_styled
+def curves(x, ys, xlabel="", ylabel="", yscale="linear"):
+    """Curves over one x: a dict of label -> array of the length of x."""
+    figure, axis = plt.subplots(figsize=(WIDTH, 2.8), layout="constrained")
+    for (label, y), colour, dash in zip(ys.items(), COLOURS, DASHES, strict=False):
+        axis.plot(x, np.asarray(y), color=colour, linestyle=dash, label=label)
+    axis.set(xlabel=xlabel, ylabel=ylabel, yscale=yscale)
+    if len(ys) > 1:
+        axis.legend()
+    return figure
+
+
+@_styled
+def histograms(samples, bins=60, xlabel="", curve=None):
+    """Histograms as densities: a dict of label -> array. curve: (x, y, label) drawn over them."""
+    figure, axis = plt.subplots(figsize=(WIDTH, 2.8), layout="constrained")
+    for (label, values), colour in zip(samples.items(), COLOURS, strict=False):
+        axis.hist(np.asarray(values).ravel(), bins=bins, density=True, color=colour, alpha=0.55,
+                  label=label)
+    if curve is not None:
+        x, y, label = curve
+        axis.plot(x, y, color=INK, label=label)
+    axis.set(xlabel=xlabel, ylabel="density")
+    axis.legend()
+    return figure
+
+
+@_styled
+def latent_scatter(panels, labels, classes):
+    """Codes in the plane, side by side: a dict of title -> codes [N, 2].
+
+    labels: [N], of the same images in every panel. classes: names; one of a single digit or
+    letter is also the mark of its codes.
+    """
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(WIDTH * max(1, len(panels) / 1.25), WIDTH), squeeze=False,
+        layout="constrained",
+    )
+    for axis, (title, codes) in zip(axes[0], panels.items(), strict=True):
+        codes = np.asarray(codes)
+        for k, name in enumerate(classes):
+            mark = f"${name}$" if len(name) == 1 and name.isascii() else "o"
+            colour = COLOURS[k % len(COLOURS)]
+            of_class = codes[np.asarray(labels) == k]
+            axis.scatter(*of_class.T, marker=mark, color=colour, s=26, linewidths=0.2)
+        axis.set_title(title)
+        axis.set(xlabel="$z_1$", ylabel="$z_2$")
+        axis.set_aspect("equal", "datalim")
+    return figure
+
+
+@_styled
+def latent_plane(decode, low=-2.5, high=2.5, cells=15):
+    """What `decode` makes of a square grid of codes from low to high in z_1 and z_2.
+
+    decode: maps float32 [cells^2, 2] to images [cells^2, C, H, W] in [0, 1].
+    """
+    at = np.linspace(low, high, cells, dtype=np.float32)
+    z1, z2 = np.meshgrid(at, at[::-1])  # z_2 grows upwards
+    mosaic = _mosaic(decode(np.stack([z1.ravel(), z2.ravel()], axis=1)), cells, gap=0)
+    figure, axis = plt.subplots(figsize=(WIDTH, WIDTH), layout="constrained")
+    half = (high - low) / (cells - 1) / 2  # each image lies centred on its code
+    edge = (low - half, high + half)
+    axis.imshow(mosaic, extent=(*edge, *edge), interpolation="nearest")
+    axis.grid(False)
+    axis.set(xlabel="$z_1$", ylabel="$z_2$")
+    return figure
+
+
+def strip(frames, column_labels):
+    """A process in time: frames [T, N, C, H, W] in [0, 1], a row for each of N images."""
+    frames = np.stack([np.asarray(frame) for frame in frames])
+    rows = {" " * (i + 1): frames[:, i] for i in range(frames.shape[1])}
+    return image_rows(rows, column_labels)

@@ -1,0 +1,27 @@
+"""Training the diffusion model."""
+
+import paddle
+
+from ..train import fit
+from ..unet import UNet
+
+
+def train_diffusion(images, diffusion, steps=2500, seed=0):
+    """A UNet trained for `diffusion` on images [N, C, H, W] in [0, 1]; returns it and its history.
+
+    diffusion: a GaussianDiffusion. Inside it images are in [-1, 1].
+    """
+    paddle.seed(seed)
+    model = UNet(channels=images.shape[1], width=32)
+    history = fit(
+        model,
+        diffusion.training_loss,
+        2 * images - 1,
+        steps=steps,
+        batch_size=64,
+        lr=2e-3,
+        ema=0.995,
+        seed=seed,
+        name="diffusion",
+    )
+    return model, history

@@ -1,0 +1,85 @@
+"""The network that predicts the noise: a small U-Net that is told the step t."""
+
+import math
+
+import paddle
+import paddle.nn as nn
+import paddle.nn.functional as F
+
+
+def timestep_embedding(t, dim, max_period=10000.0):
+    """Sines and cosines of t at dim / 2 geometrically spaced frequencies.
+
+    t: [N]. dim: even. Returns float32 [N, dim]. Source: Vaswani et al. (2017), section 3.5.
+    """
+    half = dim // 2
+    freqs = paddle.exp(paddle.arange(half, dtype="float32") * (-math.log(max_period) / half))
+    angles = t.astype("float32").unsqueeze(1) * freqs  # [N, dim / 2]
+    return paddle.concat([angles.sin(), angles.cos()], axis=1)
+
+
+class ResBlock(nn.Layer):
+    """Two convolutions around a shortcut, shifted by the time embedding between them.
+
+    in_channels, out_channels: of the feature maps. time_dim: width of the time embedding.
+    """
+
+    def __init__(self, in_channels, out_channels, time_dim):
+        super().__init__()
+        self.norm1 = nn.BatchNorm2D(in_channels)
+        self.conv1 = nn.Conv2D(in_channels, out_channels, 3, padding=1)
+        self.time = nn.Linear(time_dim, out_channels)
+        self.norm2 = nn.BatchNorm2D(out_channels)
+        # Starting at zero makes the block start as its shortcut, which trains faster.
+        zero = nn.initializer.Constant(0.0)
+        self.conv2 = nn.Conv2D(out_channels, out_channels, 3, padding=1, weight_attr=zero)
+        same = in_channels == out_channels
+        self.shortcut = nn.Identity() if same else nn.Conv2D(in_channels, out_channels, 1)
+
+    def forward(self, x, temb):
+        """x: [N, in_channels, H, W]. temb: [N, time_dim]. Returns [N, out_channels, H, W]."""
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = h + self.time(temb).unsqueeze([2, 3])  # [N, out_channels, 1, 1], the same everywhere
+        h = self.conv2(F.silu(self.norm2(h)))
+        return h + self.shortcut(x)
+
+
+class UNet(nn.Layer):
+    """A U-Net of two levels: half the image's side with `width` channels, a quarter with twice.
+
+    Each 2 x 2 square of pixels becomes four channels at the start, and four channels become a
+    square again at the end: convolutions over a quarter of the positions cost a quarter.
+    Images are [N, channels, H, W] with H and W multiples of 4. Source: Ronneberger et al. (2015),
+    arXiv:1505.04597; with time embeddings and residual blocks as in Ho et al. (2020).
+    """
+
+    def __init__(self, channels=1, width=64):
+        super().__init__()
+        time_dim = 4 * width
+        self.width = width
+        self.time = nn.Sequential(nn.Linear(width, time_dim), nn.Silu(), nn.Linear(time_dim, time_dim))
+        self.stem = nn.Conv2D(4 * channels, width, 3, padding=1)
+        self.down1 = ResBlock(width, width, time_dim)
+        self.shrink = nn.Conv2D(width, 2 * width, 3, stride=2, padding=1)
+        self.down2 = ResBlock(2 * width, 2 * width, time_dim)
+        self.middle = ResBlock(2 * width, 2 * width, time_dim)
+        self.up2 = ResBlock(4 * width, 2 * width, time_dim)
+        self.grow = nn.Conv2DTranspose(2 * width, width, 2, stride=2)
+        self.up1 = ResBlock(2 * width, width, time_dim)
+        self.head = nn.Conv2D(width, 4 * channels, 3, padding=1)
+
+    def forward(self, x_t, t):
+        """x_t: [N, channels, H, W]. t: int64 [N]. Returns the prediction, of x_t's shape.
+
+        Raises ValueError where H or W is not a multiple of 4.
+        """
+        if x_t.shape[2] % 4 or x_t.shape[3] % 4:
+            raise ValueError(f"height and width must be multiples of 4, got {x_t.shape[2:]}")
+        temb = F.silu(self.time(timestep_embedding(t, self.width)))  # [N, 4 width]
+        h = self.stem(F.pixel_unshuffle(x_t, 2))  # [N, width, H/2, W/2]
+        h1 = self.down1(h, temb)
+        h2 = self.down2(self.shrink(h1), temb)  # [N, 2 width, H/4, W/4]
+        h = self.middle(h2, temb)
+        h = self.up2(paddle.concat([h, h2], axis=1), temb)  # [N, 2 width, H/4, W/4]
+        h = self.up1(paddle.concat([self.grow(h), h1], axis=1), temb)  # [N, width, H/2, W/2]
+        return F.pixel_shuffle(self.head(F.silu(h)), 2)  # [N, channels, H, W]

@@ -1,0 +1,128 @@
+"""The variational autoencoder: an encoder that gives a distribution, a decoder, and their losses.
+
+Every loss here is summed over the pixels of an image, and the KL divergence over the dimensions
+of its code, so that both are in the same unit, per image, and their sum means something.
+Source: Kingma & Welling (2014), "Auto-Encoding Variational Bayes", arXiv:1312.6114.
+"""
+
+import paddle
+import paddle.nn as nn
+import paddle.nn.functional as F
+
+
+def reparameterize(mu, logvar, eps=None):
+    """A draw z = mu + sigma * eps from N(mu, sigma^2) through which gradients flow.
+
+    mu, logvar: [N, J], with logvar = log sigma^2. eps: [N, J], standard normal; drawn if None.
+    Returns z, [N, J]. Source: Kingma & Welling (2014), section 2.4.
+    """
+    if eps is None:
+        eps = paddle.randn(mu.shape, dtype=mu.dtype)
+    return mu + paddle.exp(0.5 * logvar) * eps
+
+
+def gaussian_kl(mu, logvar):
+    """KL(N(mu, sigma^2) || N(0, I)) of each row, in nats, summed over the J dimensions.
+
+    mu, logvar: [N, J], with logvar = log sigma^2. Returns [N], never below 0.
+    Source: Kingma & Welling (2014), appendix B.
+    """
+    return 0.5 * (logvar.exp() + mu.square() - 1.0 - logvar).sum(axis=1)
+
+
+def squared_error(x_hat, x):
+    """Half the squared error of each pixel, [N, C, H, W]: -log N(x; x_hat, 1) less a constant."""
+    return 0.5 * (x_hat - x).square()
+
+
+def smooth_l1(x_hat, x):
+    """Huber's loss of each pixel with its knee at 1, [N, C, H, W].
+
+    It is quadratic for errors below 1 and linear beyond. Source: Huber (1964).
+    """
+    return F.smooth_l1_loss(x_hat, x, reduction="none")
+
+
+def bernoulli_nll(x_hat, x):
+    """-log Bernoulli(x; x_hat) of each pixel in nats, [N, C, H, W]; x_hat is in (0, 1).
+
+    A likelihood where x is 0 or 1. On grey pixels it is the cross-entropy, whose minimum over
+    x_hat is still at x_hat = x, but is not 0 there, and which is no longer a likelihood.
+    """
+    return F.binary_cross_entropy(x_hat, x, reduction="none")
+
+
+def reconstruction_loss(x_hat, x, pixel_loss=bernoulli_nll):
+    """The `pixel_loss` summed over the pixels of each image: [N, C, H, W] twice -> [N]."""
+    return pixel_loss(x_hat, x).sum(axis=[1, 2, 3])
+
+
+def region_weighted_loss(
+    x_hat,
+    x,
+    white_threshold=0.5,
+    white_region_loss_coef=1.0,
+    black_region_loss_coef=1.0,
+    pixel_loss=smooth_l1,
+):
+    """A reconstruction loss that weighs the white region (ink) and the black one separately.
+
+    A pixel is white where x >= white_threshold and black elsewhere, so that each belongs to
+    exactly one region. x_hat, x: [N, C, H, W] in [0, 1]. The coefs are >= 0. Returns [N], the
+    weighted sum over the pixels of each image.
+    """
+    white = (x >= white_threshold).astype(x.dtype)
+    weight = white_region_loss_coef * white + black_region_loss_coef * (1.0 - white)
+    return (weight * pixel_loss(x_hat, x)).sum(axis=[1, 2, 3])
+
+
+def vae_loss(model, x, pixel_loss=bernoulli_nll, beta=1.0):
+    """The negative ELBO of `model` on a batch, in nats per image, and its two terms.
+
+    model: a VAE. x: [N, C, H, W] in [0, 1]. beta: the weight of the KL divergence, >= 0; with 1
+    the loss bounds -log p(x), up to the constant that `pixel_loss` leaves out. Returns a dict of
+    scalars, means over the batch: "loss" = "reconstruction" + beta * "kl".
+    Source: Kingma & Welling (2014), equation 10; beta as in Higgins et al. (2017).
+    """
+    x_hat, mu, logvar = model(x)
+    reconstruction = reconstruction_loss(x_hat, x, pixel_loss).mean()
+    kl = gaussian_kl(mu, logvar).mean()
+    return {"loss": reconstruction + beta * kl, "reconstruction": reconstruction, "kl": kl}
+
+
+class VAE(nn.Layer):
+    """A VAE of fully connected layers, with a Gaussian posterior over a code of J dimensions.
+
+    image_shape: (C, H, W) of the images, which are in [0, 1]. hidden: the widths of the encoder's
+    hidden layers; the decoder has them in reverse. latent_dim: J.
+    """
+
+    def __init__(self, image_shape=(1, 16, 16), hidden=(400,), latent_dim=20):
+        super().__init__()
+        self.image_shape = tuple(image_shape)
+        pixels = image_shape[0] * image_shape[1] * image_shape[2]
+        down, up = [pixels, *hidden], [latent_dim, *reversed(hidden)]
+        self.encoder = nn.Sequential(nn.Flatten(), *_hidden_layers(down))
+        self.to_mu = nn.Linear(down[-1], latent_dim)
+        self.to_logvar = nn.Linear(down[-1], latent_dim)
+        self.decoder = nn.Sequential(*_hidden_layers(up), nn.Linear(up[-1], pixels), nn.Sigmoid())
+
+    def encode(self, x):
+        """The posterior of each image: [N, C, H, W] -> mu [N, J], logvar = log sigma^2 [N, J]."""
+        h = self.encoder(x)  # [N, hidden[-1]]
+        return self.to_mu(h), self.to_logvar(h)
+
+    def decode(self, z):
+        """The mean image of each code: [N, J] -> [N, C, H, W] in (0, 1)."""
+        return self.decoder(z).reshape([-1, *self.image_shape])
+
+    def forward(self, x, eps=None):
+        """Encode, draw one code per image, decode. Returns (x_hat, mu, logvar)."""
+        mu, logvar = self.encode(x)
+        return self.decode(reparameterize(mu, logvar, eps)), mu, logvar
+
+
+def _hidden_layers(widths):
+    """A Linear and a ReLU for each step from one width to the next."""
+    steps = zip(widths[:-1], widths[1:], strict=True)
+    return [layer for a, b in steps for layer in (nn.Linear(a, b), nn.ReLU())]
