@@ -1,6 +1,7 @@
 """The command `genbook`. Each subcommand is one `_add_..._parser` and the function it runs."""
 
 import argparse
+import os
 import shutil
 import sys
 
@@ -25,8 +26,11 @@ def main(argv=None):
     try:
         args = _parser().parse_args(argv)
         args.run(args)
+        sys.stdout.flush()
     except SystemExit as stop:  # argparse's way out, for --help and for wrong usage
         return stop.code
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (data.DataError, OSError) as error:
         print(f"genbook: {error}", file=sys.stderr)
         return 1
@@ -109,15 +113,16 @@ def summary(dataset):
 
 
 def contact_sheet(dataset, columns=20, cell=48):
-    """The first images of each class, one class a row, enlarged to about `cell` pixels each."""
+    """Images from all over the set, one class a row, enlarged to about `cell` pixels each."""
     size = dataset.images.shape[-1]
     sheet = np.zeros((len(dataset.classes), columns, size, size), dtype=np.uint8)
     for label, row in enumerate(sheet):
-        images = dataset.images[dataset.labels == label, 0][:columns]
-        row[: len(images)] = np.rint(255 * images)
+        images = dataset.images[dataset.labels == label, 0]
+        few = images[:: max(1, len(images) // columns)][:columns]
+        row[: len(few)] = np.rint(255 * few)
     sheet = sheet.transpose(0, 2, 1, 3).reshape(len(sheet) * size, columns * size)
     image = Image.fromarray(sheet)
-    times = max(1, cell // size)
+    times = max(1, round(cell / size))
     return image.resize((times * image.width, times * image.height), Image.Resampling.NEAREST)
 
 

@@ -83,11 +83,11 @@ def of_value(value) -> str:
     chapter) with its code and the values that this code refers to. Raises TypeError for a value
     whose content cannot be told: a result that depended on it could go stale unseen.
     """
+    if isinstance(value, np.generic):  # first, because a np.float64 is a float as well
+        return of_value(value.item())
     if value is None or isinstance(value, (bool, int, float, str, bytes)):
         return digest(type(value).__name__, repr(value))
-    if isinstance(value, np.generic):
-        return of_value(value.item())
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
         return digest(str(value.dtype), str(value.shape), np.ascontiguousarray(value).tobytes())
     if isinstance(value, (list, tuple)):
         return digest(type(value).__name__, *map(of_value, value))
@@ -128,20 +128,27 @@ def _of_function(function: types.FunctionType) -> str:
     closure = [cell.cell_contents for cell in function.__closure__ or ()]
     values = [*closure, function.__defaults__, function.__kwdefaults__]
     if function.__module__.split(".")[0] == "genbook":
-        # The qualified name tells apart the lambdas of one module; the source covers their code.
-        code = digest(_of_definition(function), function.__code__.co_code)
+        # The source covers what a function calls; its own code tells lambdas of one name apart.
+        code = digest(_of_definition(function), _of_code(function.__code__))
     elif function.__module__ == "__main__":
         code = _of_code(function.__code__)
         names = sorted(_names(function.__code__))
         values += [(n, function.__globals__[n]) for n in names if n in function.__globals__]
-    else:  # a library's: the lock file speaks for it
-        return _of_definition(function)
+    else:  # a library's: the lock file speaks for it, but not for the values it holds
+        code, values = digest(_of_definition(function), _of_code(function.__code__)), closure
     return digest("function", code, *map(of_value, values))
 
 
 def _of_code(code: types.CodeType) -> str:
-    parts = [_of_code(c) if isinstance(c, types.CodeType) else repr(c) for c in code.co_consts]
-    return digest(code.co_code, *code.co_names, *parts)
+    return digest(code.co_code, *code.co_names, *map(_of_constant, code.co_consts))
+
+
+def _of_constant(value) -> str:
+    if isinstance(value, types.CodeType):
+        return _of_code(value)
+    if isinstance(value, frozenset):  # its order changes from process to process
+        return repr(sorted(map(repr, value)))
+    return repr(value)
 
 
 def _names(code: types.CodeType) -> set[str]:

@@ -4,15 +4,16 @@
     execute   the pages that must run do so side by side, one per core
     kernel    one page in one kernel
     progress  what runs now, on the terminal
+    pictures  every picture has a caption and words for those who cannot see it
     offline   MathJax is served from the site itself
     report    how the build ended
 """
 
-from . import cache, execute, offline, report
+from . import cache, execute, offline, pictures, report
 
 
 def setup(app):
     """Connect every part to the build."""
-    for part in (cache, execute, offline, report):
+    for part in (cache, execute, pictures, offline, report):
         part.setup(app)
     return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": True}

@@ -79,8 +79,9 @@ def imported_code(nb) -> str:
 
 def all_modules() -> set[str]:
     """Every module of `genbook`."""
-    return {f"genbook.{path.stem}" for path in fingerprint.PACKAGE.glob("*.py")
-            if path.stem != "__init__"}
+    paths = (path.relative_to(fingerprint.PACKAGE.parent).with_suffix("")
+             for path in fingerprint.PACKAGE.rglob("*.py"))
+    return {".".join(path.parts).removesuffix(".__init__") for path in paths}
 
 
 def read_page(env, docname: str):

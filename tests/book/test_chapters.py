@@ -1,0 +1,54 @@
+"""What holds for the text of every chapter."""
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+CHAPTERS = sorted((ROOT / "book").glob("*.md"))
+each_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+
+
+def code_cells(text):
+    """The (options, code) of the code cells in a page's text."""
+    for body in re.findall(r"^```\{code-cell\}[^\n]*\n(.*?)^```\s*$", text, re.M | re.S):
+        options = re.match(r"---\n(.*?)\n---\n", body, re.S)
+        yield (yaml.safe_load(options[1]) if options else {}), body[options.end() if options else 0:]
+
+
+def test_the_contents_list_every_chapter_and_no_other():
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    listed = [toc["root"], *(c["file"] for part in toc["parts"] for c in part["chapters"])]
+    assert sorted(listed) == sorted(f"book/{path.stem}" for path in CHAPTERS)
+
+
+@each_chapter
+def test_code_cells_are_fenced_with_backticks(path):
+    """Any other fence shows the code and does not run it."""
+    assert not re.search(r"^\s*(:::+|~~~+)\s*\{code-cell\}", path.read_text("utf-8"), re.M)
+
+
+@each_chapter
+def test_figures_have_a_name_a_caption_and_an_alternative_text(path):
+    """A picture with no words at all is found by the build, which sees what the cells draw."""
+    for options, code in code_cells(path.read_text("utf-8")):
+        words = options.get("mystnb")
+        if words:
+            assert words.get("image", {}).get("alt"), code
+            assert words.get("figure", {}).get("caption"), code
+            assert words["figure"].get("name", "").startswith("fig-"), code
+
+
+def test_labels_are_unique():
+    labels = Counter()
+    for path in CHAPTERS:
+        text = path.read_text("utf-8")
+        labels.update(re.findall(r"^\$\$\s*\(([\w:.-]+)\)", text, re.M))  # equations
+        labels.update(re.findall(r"^:label:\s*(\S+)", text, re.M))
+        labels.update(re.findall(r"^\(([\w:.-]+)\)=", text, re.M))  # sections
+        for options, _ in code_cells(text):
+            labels.update(filter(None, [options.get("mystnb", {}).get("figure", {}).get("name")]))
+    assert [label for label, count in labels.items() if count > 1] == []

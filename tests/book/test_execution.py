@@ -1,0 +1,136 @@
+"""How pages run: side by side, in the build's own Python, and never failing unseen."""
+
+import json
+import os
+import signal
+import sys
+import time
+
+import pytest
+
+
+def cell(code):
+    return f"```{{code-cell}} python3\n{code}\n```\n"
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    with open(f"/proc/{pid}/stat") as stat:
+        return stat.read().rsplit(")")[-1].split()[0] != "Z"
+
+
+def test_a_failing_cell_fails_the_build_every_time(book):
+    book.page("bad", "Text.\n\n" + cell("print('before')\n1 / 0"))
+    for options in ((), ("-q",)):
+        build = book.build(*options)
+        assert build.code == 1
+        assert "book/bad.md:10: a cell failed" in build.err
+        assert "ZeroDivisionError: division by zero" in build.err
+        assert "\x1b[" not in build.err.split("a cell failed")[1]
+    book.page("bad", "Text.\n\n" + cell("print('before')"))
+    assert book.build().ran() == {"bad"}
+
+
+def test_a_broken_module_is_reported_as_python_reports_it(book):
+    book.write("genbook/broken.py", "x = (\n")
+    book.page("a", cell("from genbook import broken"))
+    build = book.build()
+    assert build.code == 1
+    assert "SyntaxError: '(' was never closed" in build.err
+
+
+def test_a_page_whose_kernel_dies_fails_the_build(book):
+    book.page("a", cell("import os\nos.abort()"))
+    build = book.build()
+    assert build.code == 1
+    assert "book/a.md:8: a cell failed" in build.err
+    assert "DeadKernelError" in build.err
+
+
+def test_pages_that_finished_before_a_failure_are_kept(book):
+    done = book.root / "done"
+    book.page("good", cell(f"open({str(done)!r}, 'w').close()"))
+    book.page("bad", cell("import time, os\n"
+                          f"while not os.path.exists({str(done)!r}): time.sleep(.1)\n"
+                          "time.sleep(2)\n1 / 0"))
+    assert book.build().code == 1
+    book.page("bad", cell("print('mended')"))
+    assert book.build().ran() == {"bad"}
+
+
+def test_a_warning_fails_the_second_build_too(book):
+    book.page("a", "See {ref}`nowhere`.\n")
+    assert book.build().code == 1
+    build = book.build()
+    assert build.code == 1
+    assert "nowhere" in build.err
+
+
+def test_a_picture_needs_words(book):
+    draw = "import matplotlib.pyplot as plt\nplt.plot([1, 2]);"
+    book.page("a", cell(draw))
+    build = book.build()
+    assert build.code == 1
+    assert "without an alternative text" in build.err
+    assert "without a caption" in build.err
+    words = "---\nmystnb: {image: {alt: A line.}, figure: {name: fig-line, caption: A line.}}\n---\n"
+    book.page("a", cell(words + draw) + "\nSee {numref}`fig-line`.\n")
+    assert book.build().ran() == set()
+    assert "Fig. 1.1" in book.html("a")
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")
+def test_two_pages_run_side_by_side(book):
+    meet = ("import os, time\nopen('{me}', 'w').close()\nend = time.time() + 30\n"
+            "while not os.path.exists('{other}'):\n"
+            "    assert time.time() < end\n    time.sleep(.1)")
+    book.page("a", cell(meet.format(me="a.txt", other="b.txt")))
+    book.page("b", cell(meet.format(me="b.txt", other="a.txt")))
+    assert book.build().ran() == {"a", "b"}
+
+
+def test_the_kernel_is_the_builds_own_python(book, tmp_path):
+    spec = {"argv": ["/bin/false", "{connection_file}"], "display_name": "x", "language": "python"}
+    for folder in (book.root / ".local/share/jupyter", tmp_path / "elsewhere"):
+        (folder / "kernels/python3").mkdir(parents=True)
+        (folder / "kernels/python3/kernel.json").write_text(json.dumps(spec))
+    book.env["JUPYTER_PATH"] = str(tmp_path / "elsewhere")
+    book.page("a", cell("import os, sys\nprint(sys.prefix, os.environ['OMP_NUM_THREADS'])"))
+    assert book.build().ran() == {"a"}
+    assert f"{sys.prefix} 1" in book.html("a")
+
+
+def test_the_build_shows_how_far_a_training_is(book):
+    code = ("import os, time\nwith open(os.environ['GENBOOK_PROGRESS'], 'a') as log:\n"
+            "    log.write('\\rvae:  10%|#   | 1/10\\rvae:  70%|### | 7/10')\ntime.sleep(11)")
+    book.page("a", cell(code))
+    build = book.build()
+    assert build.ran() == {"a"}
+    assert "book/a: start" in build.err
+    assert ", vae:  70%|### | 7/10" in build.err
+    assert "book/a: done in " in build.err
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="needs /proc")
+def test_an_interrupt_ends_every_kernel_quietly(book):
+    book.page("a", cell("import os, time\nwith open('pid', 'w') as f: f.write(str(os.getpid()))\n"
+                        "time.sleep(100)"))
+    build = book.start()
+    pid = book.root / "book" / "pid"
+    wait_for(lambda: pid.exists() and pid.read_text())
+    build.send_signal(signal.SIGINT)
+    out, err = build.communicate(timeout=30)
+    assert build.returncode == 130
+    assert "Interrupted" in err
+    assert "Traceback" not in out + err
+    wait_for(lambda: not alive(int(pid.read_text())), seconds=10)

@@ -1,0 +1,58 @@
+import numpy as np
+import paddle
+import pytest
+
+from genbook.autoencoder import AutoEncoder
+
+
+@pytest.fixture
+def model():
+    paddle.seed(0)
+    return AutoEncoder()
+
+
+def test_layers_are_those_of_the_lab_sheet(model):
+    def described(layers):
+        return [(type(layer).__name__, *(p.shape for p in layer.parameters())) for layer in layers]
+
+    stage = ["Conv2D", "ReLU", "BatchNorm2D", "MaxPool2D"]
+    assert [name for name, *_ in described(model.encoder)] == stage * 2
+    assert [name for name, *_ in described(model.decoder)] == [
+        "Conv2DTranspose", "ReLU", "BatchNorm2D", "Conv2DTranspose", "Sigmoid",
+    ]
+    weights = [layer.weight.shape for layer in [*model.encoder, *model.decoder]
+               if "Conv" in type(layer).__name__]
+    assert weights == [[16, 3, 3, 3], [32, 16, 3, 3], [32, 16, 2, 2], [16, 3, 2, 2]]
+
+
+@pytest.mark.parametrize("channels, height, width", [(3, 28, 28), (1, 16, 16), (3, 12, 20)])
+def test_shapes(channels, height, width):
+    model = AutoEncoder(channels)
+    x = paddle.rand([2, channels, height, width])
+    assert model.encode(x).shape == [2, 32, height // 4, width // 4]
+    assert model(x).shape == x.shape
+
+
+def test_reconstruction_lies_between_0_and_1(model):
+    x_hat = model(100 * paddle.randn([4, 3, 8, 8]))
+    assert 0 <= x_hat.min().item() and x_hat.max().item() <= 1
+
+
+def test_forward_is_decode_of_encode(model):
+    model.eval()
+    x = paddle.rand([2, 3, 8, 8])
+    np.testing.assert_array_equal(model(x).numpy(), model.decode(model.encode(x)).numpy())
+
+
+def test_convolution_at_a_corner_by_hand(model):
+    x = paddle.rand([1, 3, 8, 8])
+    weight, bias = model.encoder[0].weight.numpy(), model.encoder[0].bias.numpy()
+    corner = x.numpy()[0, :, :2, :2]  # the padding of zeros takes the kernel's first row and column
+    by_hand = (weight[:, :, 1:, 1:] * corner).sum(axis=(1, 2, 3)) + bias
+    np.testing.assert_allclose(model.encoder[0](x).numpy()[0, :, 0, 0], by_hand, rtol=1e-4,
+                               atol=1e-6)
+
+
+def test_sides_that_pooling_would_cut_are_refused(model):
+    with pytest.raises(ValueError, match="multiples of 4"):
+        model(paddle.rand([1, 3, 10, 12]))

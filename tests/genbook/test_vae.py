@@ -1,0 +1,180 @@
+import numpy as np
+import paddle
+import pytest
+from scipy import integrate, stats
+
+from genbook.vae import (
+    VAE,
+    bernoulli_nll,
+    gaussian_kl,
+    reconstruction_loss,
+    region_weighted_loss,
+    reparameterize,
+    smooth_l1,
+    squared_error,
+    vae_loss,
+)
+
+
+def tensor(values):
+    return paddle.to_tensor(np.asarray(values, dtype="float32"))
+
+
+@pytest.mark.parametrize("mu, sigma", [(0.0, 1.0), (1.5, 0.3), (-2.0, 2.5), (0.1, 0.9)])
+def test_kl_of_one_dimension_against_quadrature(mu, sigma):
+    q, p = stats.norm(mu, sigma), stats.norm()
+    expected, error = integrate.quad(
+        lambda z: q.pdf(z) * (q.logpdf(z) - p.logpdf(z)), mu - 12 * sigma, mu + 12 * sigma
+    )
+    kl = gaussian_kl(tensor([[mu]]), tensor([[2 * np.log(sigma)]]))
+    assert error < 1e-6
+    np.testing.assert_allclose(kl.numpy(), [expected], rtol=1e-5, atol=1e-6)
+
+
+def test_kl_sums_over_dimensions_and_keeps_the_batch():
+    mu, logvar = paddle.randn([3, 5]), paddle.randn([3, 5])
+    columns = [gaussian_kl(mu[:, j : j + 1], logvar[:, j : j + 1]).numpy() for j in range(5)]
+    kl = gaussian_kl(mu, logvar)
+    assert kl.shape == [3]
+    np.testing.assert_allclose(kl.numpy(), np.sum(columns, axis=0), rtol=1e-5)
+
+
+def test_kl_reads_its_second_argument_as_log_variance():
+    # Of N(0, e^2): taken for a variance or a log standard deviation, 2 gives other numbers.
+    expected = 0.5 * (np.exp(2) - 1 - 2)
+    np.testing.assert_allclose(gaussian_kl(tensor([[0]]), tensor([[2]])).item(), expected, rtol=1e-6)
+
+
+def test_kl_is_never_negative():
+    paddle.seed(0)
+    assert (gaussian_kl(3 * paddle.randn([1000, 4]), 3 * paddle.randn([1000, 4])) >= 0).all()
+
+
+def test_reparameterize_with_given_noise():
+    z = reparameterize(tensor([[1.0, -2.0]]), tensor([[0.0, np.log(9)]]), tensor([[0.5, -1.0]]))
+    np.testing.assert_allclose(z.numpy(), [[1.5, -5.0]], rtol=1e-6)
+
+
+def test_reparameterized_draws_have_the_right_moments():
+    paddle.seed(0)
+    n, mu, sigma = 200_000, 0.7, 1.8
+    z = reparameterize(paddle.full([n, 1], mu), paddle.full([n, 1], 2 * np.log(sigma))).numpy()
+    assert abs(z.mean() - mu) < 4 * sigma / np.sqrt(n)
+    assert abs(z.var() - sigma**2) < 4 * sigma**2 * np.sqrt(2 / n)
+
+
+def test_reparameterize_draws_fresh_noise_for_every_element():
+    z = reparameterize(paddle.zeros([50, 4]), paddle.zeros([50, 4])).numpy()
+    assert len(np.unique(z)) == z.size
+
+
+def test_gradients_pass_through_reparameterize():
+    # z = mu + exp(logvar / 2) eps, so dz/dmu = 1 and dz/dlogvar = sigma eps / 2.
+    mu, logvar, eps = tensor([[0.3]]), tensor([[0.8]]), tensor([[-1.1]])
+    mu.stop_gradient = logvar.stop_gradient = False
+    reparameterize(mu, logvar, eps).sum().backward()
+    np.testing.assert_allclose(mu.grad.numpy(), [[1.0]])
+    np.testing.assert_allclose(logvar.grad.numpy(), [[0.5 * np.exp(0.4) * -1.1]], rtol=1e-5)
+
+
+def test_squared_error_is_a_normal_likelihood_less_its_constant():
+    x_hat, x = np.array([[[[0.2, 0.9]]]]), np.array([[[[0.5, 0.4]]]])
+    expected = -stats.norm(x_hat, 1).logpdf(x) - 0.5 * np.log(2 * np.pi)
+    np.testing.assert_allclose(squared_error(tensor(x_hat), tensor(x)).numpy(), expected, rtol=1e-5)
+
+
+def test_bernoulli_is_the_likelihood_of_black_and_white_pixels():
+    x_hat, x = np.array([[[[0.2, 0.9, 0.7]]]]), np.array([[[[0.0, 1.0, 0.0]]]])
+    expected = -stats.bernoulli(x_hat).logpmf(x.astype(int))
+    np.testing.assert_allclose(bernoulli_nll(tensor(x_hat), tensor(x)).numpy(), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("grey", [0.1, 0.35, 0.8])
+def test_bernoulli_loss_of_a_grey_pixel_is_least_at_its_value(grey):
+    x_hat = np.linspace(0.01, 0.99, 99).reshape(1, 1, 1, 99)
+    loss = bernoulli_nll(tensor(x_hat), paddle.full([1, 1, 1, 99], grey)).numpy().ravel()
+    np.testing.assert_allclose(x_hat.ravel()[loss.argmin()], grey, atol=1e-6)
+
+
+def test_smooth_l1_is_quadratic_then_linear():
+    loss = smooth_l1(tensor([[[[0.5, 3.0, -2.0]]]]), paddle.zeros([1, 1, 1, 3]))
+    np.testing.assert_allclose(loss.numpy().ravel(), [0.125, 2.5, 1.5], rtol=1e-6)
+
+
+@pytest.mark.parametrize("pixel_loss", [squared_error, smooth_l1, bernoulli_nll])
+def test_reconstruction_loss_sums_pixels_for_each_image(pixel_loss):
+    x_hat, x = paddle.rand([3, 2, 4, 5]), paddle.rand([3, 2, 4, 5])
+    loss = reconstruction_loss(x_hat, x, pixel_loss)
+    expected = pixel_loss(x_hat, x).numpy().reshape(3, -1).sum(axis=1)
+    np.testing.assert_allclose(loss.numpy(), expected, rtol=1e-5)
+
+
+def test_region_weights_reach_their_regions():
+    x = tensor([[[[0.0, 0.5, 1.0, 0.49]]]])  # black, white (at the threshold), white, black
+    x_hat = x - 0.4
+    one = 0.5 * 0.4**2
+    white = region_weighted_loss(x_hat, x, 0.5, 1.0, 0.0).item()
+    black = region_weighted_loss(x_hat, x, 0.5, 0.0, 1.0).item()
+    both = region_weighted_loss(x_hat, x, 0.5, 3.0, 7.0).item()
+    np.testing.assert_allclose([white, black, both], [2 * one, 2 * one, 20 * one], rtol=1e-5)
+
+
+def test_equal_region_weights_give_the_plain_loss():
+    x_hat, x = paddle.rand([3, 1, 4, 4]), paddle.rand([3, 1, 4, 4])
+    np.testing.assert_allclose(
+        region_weighted_loss(x_hat, x).numpy(),
+        reconstruction_loss(x_hat, x, smooth_l1).numpy(),
+        rtol=1e-5,
+    )
+
+
+def test_vae_shapes():
+    model = VAE((3, 8, 12), hidden=(32, 16), latent_dim=5)
+    x_hat, mu, logvar = model(paddle.rand([7, 3, 8, 12]))
+    assert x_hat.shape == [7, 3, 8, 12]
+    assert mu.shape == logvar.shape == [7, 5]
+    assert 0 < x_hat.min().item() and x_hat.max().item() < 1
+
+
+def test_forward_uses_the_given_noise():
+    paddle.seed(0)
+    model = VAE((1, 8, 8), hidden=(16,), latent_dim=3)
+    x, eps = paddle.rand([4, 1, 8, 8]), paddle.randn([4, 3])
+    mu, logvar = model.encode(x)
+    by_hand = model.decode(mu + (logvar / 2).exp() * eps)
+    np.testing.assert_allclose(model(x, eps)[0].numpy(), by_hand.numpy(), rtol=1e-5)
+    assert not np.array_equal(model(x)[0].numpy(), model(x)[0].numpy())
+
+
+@pytest.mark.parametrize("beta", [0.0, 1.0, 4.0])
+def test_loss_is_reconstruction_plus_beta_kl_averaged_over_images(beta):
+    paddle.seed(0)
+    model, x = VAE((1, 8, 8), hidden=(16,), latent_dim=3), paddle.rand([6, 1, 8, 8])
+    paddle.seed(1)
+    losses = vae_loss(model, x, squared_error, beta)
+    paddle.seed(1)  # the same noise again
+    x_hat, mu, logvar = (v.numpy().astype("float64") for v in model(x))
+    reconstruction = 0.5 * ((x_hat - x.numpy()) ** 2).sum() / 6
+    kl = 0.5 * (np.exp(logvar) + mu**2 - 1 - logvar).sum() / 6
+    np.testing.assert_allclose(losses["reconstruction"].item(), reconstruction, rtol=1e-4)
+    np.testing.assert_allclose(losses["kl"].item(), kl, rtol=1e-4)
+    np.testing.assert_allclose(losses["loss"].item(), reconstruction + beta * kl, rtol=1e-4)
+
+
+def test_elbo_bounds_the_evidence_of_a_linear_model():
+    # x = w z + b + noise has the evidence N(x; b, w^2 + 1), and its posterior is known; the bound
+    # is reached there and missed elsewhere by the KL divergence to it.
+    w, b, x = 1.7, -0.4, 2.2
+    log_evidence = stats.norm(b, np.sqrt(w**2 + 1)).logpdf(x)
+    post_var = 1 / (w**2 + 1)
+    post_mean = post_var * w * (x - b)
+    rng = np.random.default_rng(0)
+    for mean, var in [(post_mean, post_var), (0.2, 0.5)]:
+        z = mean + np.sqrt(var) * rng.standard_normal(400_000)
+        log_likelihood = -squared_error(tensor(w * z + b), tensor(x)).numpy() - np.log(2 * np.pi) / 2
+        elbo = log_likelihood.mean() - gaussian_kl(tensor([[mean]]), tensor([[np.log(var)]])).item()
+        gap = 0.5 * (var / post_var + (mean - post_mean) ** 2 / post_var - 1
+                     - np.log(var / post_var))
+        error = 5 * log_likelihood.std() / np.sqrt(len(z))
+        assert abs(elbo + gap - log_evidence) < error
+        assert elbo <= log_evidence + error
