@@ -55,6 +55,11 @@ def _with_fast_bias(convolve):
     return wrapped
 
 
+def can_flush_denormals():
+    """Whether `flush_denormals` has an effect on this machine."""
+    return platform.machine() == "x86_64" and platform.libc_ver()[0] == "glibc"
+
+
 @contextlib.contextmanager
 def flush_denormals():
     """Within this block, treat numbers below float32's normal range (1.2e-38) as zero.
@@ -63,7 +68,7 @@ def flush_denormals():
     unit has died, its gradient is exactly zero and Adam's averages of it decay geometrically.
     x86-64 with glibc only; elsewhere the block changes nothing.
     """
-    if platform.machine() != "x86_64" or platform.libc_ver()[0] != "glibc":
+    if not can_flush_denormals():
         yield
         return
     libm = ctypes.CDLL("libm.so.6")

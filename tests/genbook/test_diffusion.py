@@ -1,0 +1,345 @@
+import numpy as np
+import paddle
+import pytest
+
+from genbook.diffusion import GaussianDiffusion, cosine_beta_schedule, linear_beta_schedule
+
+T = 50
+
+
+@pytest.fixture(params=[linear_beta_schedule, cosine_beta_schedule])
+def diffusion(request):
+    return GaussianDiffusion(request.param(T))
+
+
+def steps(t, n=1):
+    return paddle.full([n], t, dtype="int64")
+
+
+def pixel(value):
+    return paddle.full([1, 1, 1, 1], value)
+
+
+def model_of(x_start, diffusion):
+    """The perfect network for data that consists of the one image x_start."""
+    return lambda x_t, t: diffusion.predict_noise_from_start(x_t, t, x_start)
+
+
+# Schedules
+
+
+@pytest.mark.parametrize("timesteps", [10, 100, 1000, 4000])
+@pytest.mark.parametrize("schedule", [linear_beta_schedule, cosine_beta_schedule])
+def test_schedules_leave_hardly_any_image_at_the_end(schedule, timesteps):
+    betas = schedule(timesteps)
+    assert betas.dtype == np.float64 and betas.shape == (timesteps,)
+    assert (betas > 0).all() and (betas <= 0.999).all()
+    assert np.prod(1 - betas) < 1e-3
+
+
+def test_linear_schedule_is_that_of_the_paper():
+    betas = linear_beta_schedule(1000)
+    np.testing.assert_allclose([betas[0], betas[-1]], [1e-4, 0.02], rtol=1e-12)
+    np.testing.assert_allclose(np.diff(betas), (0.02 - 1e-4) / 999, rtol=1e-6)
+
+
+def test_cosine_schedule_follows_its_formula_until_the_clip():
+    alpha_bar = np.cumprod(1 - cosine_beta_schedule(1000))
+    t = np.arange(1, 1001)
+    formula = np.cos((t / 1000 + 0.008) / 1.008 * np.pi / 2) ** 2
+    formula /= np.cos(0.008 / 1.008 * np.pi / 2) ** 2
+    np.testing.assert_allclose(alpha_bar[:-1], formula[:-1], rtol=1e-9)
+    assert cosine_beta_schedule(1000)[-1] == 0.999
+    assert alpha_bar[-1] > 0
+
+
+def test_arrays_are_float64_and_belong_together(diffusion):
+    alphas = 1 - diffusion.betas
+    for name, value in vars(diffusion).items():
+        if isinstance(value, np.ndarray):
+            assert value.dtype == np.float64 and value.shape == (T,), name
+    running, before = 1.0, []
+    for alpha, alpha_bar in zip(alphas, diffusion.alphas_cumprod, strict=True):
+        before.append(running)
+        running *= alpha
+        np.testing.assert_allclose(alpha_bar, running, rtol=1e-12)
+    np.testing.assert_allclose(diffusion.alphas_cumprod_prev, before, rtol=1e-12)
+    np.testing.assert_allclose(
+        diffusion.sqrt_alphas_cumprod**2 + diffusion.sqrt_one_minus_alphas_cumprod**2, 1
+    )
+
+
+@pytest.mark.parametrize("betas", [[], [0.0, 0.1], [0.1, 1.0], [-0.1], [[0.1]], [np.nan]])
+def test_impossible_betas_are_refused(betas):
+    with pytest.raises(ValueError, match="betas"):
+        GaussianDiffusion(betas)
+
+
+def test_unknown_prediction_is_refused():
+    with pytest.raises(ValueError, match="'x0'"):
+        GaussianDiffusion([0.1], prediction="x0")
+
+
+# The forward process
+
+
+def test_q_sample_has_the_moments_of_single_steps(diffusion):
+    n, x_0, last = 100_000, 0.6, 9
+    rng = np.random.default_rng(0)
+    x = np.full(n, x_0)
+    for beta in diffusion.betas[: last + 1]:
+        x = np.sqrt(1 - beta) * x + np.sqrt(beta) * rng.standard_normal(n)
+    paddle.seed(0)
+    direct = diffusion.q_sample(paddle.full([n, 1, 1, 1], x_0), steps(last, n)).numpy()
+    error = x.std() * np.sqrt(2 / n)
+    assert abs(direct.mean() - x.mean()) < 4 * error
+    assert abs(direct.std() - x.std()) < 4 * error
+
+
+def test_the_first_step_adds_one_beta_of_noise(diffusion):
+    x = diffusion.q_sample(pixel(1.0), steps(0), noise=pixel(1.0)).item()
+    np.testing.assert_allclose(
+        x, np.sqrt(1 - diffusion.betas[0]) + np.sqrt(diffusion.betas[0]), rtol=1e-6
+    )
+
+
+def test_each_image_of_a_batch_has_its_own_step(diffusion):
+    x, noise = paddle.randn([3, 2, 4, 4]), paddle.randn([3, 2, 4, 4])
+    t = [0, 20, T - 1]
+    batch = diffusion.q_sample(x, paddle.to_tensor(t), noise).numpy()
+    for i, step in enumerate(t):
+        one = diffusion.q_sample(x[i : i + 1], steps(step), noise[i : i + 1]).numpy()
+        np.testing.assert_array_equal(batch[i : i + 1], one)
+
+
+def test_noise_and_start_are_recovered(diffusion):
+    x, noise = paddle.rand([8, 1, 4, 4]) * 2 - 1, paddle.randn([8, 1, 4, 4])
+    t = paddle.arange(0, 40, 5)
+    x_t = diffusion.q_sample(x, t, noise)
+    np.testing.assert_allclose(
+        diffusion.predict_start_from_noise(x_t, t, noise).numpy(), x.numpy(), atol=1e-4
+    )
+    np.testing.assert_allclose(
+        diffusion.predict_noise_from_start(x_t, t, x).numpy(), noise.numpy(), atol=1e-4
+    )
+    v = (
+        diffusion.sqrt_alphas_cumprod[t.numpy()].reshape(-1, 1, 1, 1) * noise.numpy()
+        - diffusion.sqrt_one_minus_alphas_cumprod[t.numpy()].reshape(-1, 1, 1, 1) * x.numpy()
+    )
+    v = paddle.to_tensor(v, dtype="float32")
+    np.testing.assert_allclose(
+        diffusion.predict_start_from_v(x_t, t, v).numpy(), x.numpy(), atol=1e-5
+    )
+
+
+# The posterior
+
+
+@pytest.mark.parametrize("t", [1, 2, 25, T - 2])
+def test_posterior_against_bayes_rule_on_a_grid(diffusion, t):
+    x_0, x_t = 0.4, -0.3
+    beta, previous = diffusion.betas[t], np.prod(1 - diffusion.betas[:t])
+    middle = np.sqrt(previous) * x_0
+    grid = np.linspace(min(middle, x_t) - 8, max(middle, x_t) + 8, 400_001)
+    log_weight = -((x_t - np.sqrt(1 - beta) * grid) ** 2) / (2 * beta)
+    log_weight -= (grid - middle) ** 2 / (2 * (1 - previous))
+    weight = np.exp(log_weight - log_weight.max())
+    weight /= weight.sum()
+    mean = (weight * grid).sum()
+    variance = (weight * (grid - mean) ** 2).sum()
+
+    got = diffusion.q_posterior_mean_variance(pixel(x_0), pixel(x_t), steps(t))
+    np.testing.assert_allclose(got[0].item(), mean, atol=2e-6)
+    np.testing.assert_allclose(got[1].item(), variance, rtol=1e-4)
+    np.testing.assert_allclose(got[2].item(), np.log(variance), atol=1e-4)
+
+
+def test_posterior_of_the_first_step_is_the_image_itself(diffusion):
+    mean, variance, log_variance = diffusion.q_posterior_mean_variance(
+        pixel(0.4), pixel(-0.3), steps(0)
+    )
+    np.testing.assert_allclose(mean.item(), 0.4, rtol=1e-6)
+    assert variance.item() == 0
+    assert log_variance.item() == np.float32(np.log(diffusion.posterior_variance[1]))
+
+
+def test_a_schedule_of_a_single_step_works():
+    diffusion = GaussianDiffusion([0.9])
+    x = diffusion.p_sample_loop(model_of(pixel(0.5), diffusion), [1, 1, 1, 1])
+    np.testing.assert_allclose(x.item(), 0.5, atol=1e-5)
+
+
+# The loss
+
+
+@pytest.mark.parametrize("prediction", ["eps", "v"])
+def test_a_perfect_prediction_has_no_loss(prediction):
+    diffusion = GaussianDiffusion(cosine_beta_schedule(T), prediction)
+    x, noise, t = paddle.rand([5, 1, 4, 4]), paddle.randn([5, 1, 4, 4]), paddle.arange(5)
+    a = diffusion.sqrt_alphas_cumprod[:5].reshape(-1, 1, 1, 1)
+    b = diffusion.sqrt_one_minus_alphas_cumprod[:5].reshape(-1, 1, 1, 1)
+    right = noise.numpy() if prediction == "eps" else a * noise.numpy() - b * x.numpy()
+    right = paddle.to_tensor(right, dtype="float32")
+    losses = diffusion.p_losses(lambda x_t, t: right, x, t, noise)
+    np.testing.assert_allclose(losses.numpy(), np.zeros(5), atol=1e-10)
+    wrong = right + paddle.arange(5, dtype="float32").reshape([5, 1, 1, 1])
+    losses = diffusion.p_losses(lambda x_t, t: wrong, x, t, noise)
+    np.testing.assert_allclose(losses.numpy(), np.arange(5) ** 2, atol=1e-5)
+
+
+def test_the_network_sees_the_noised_image(diffusion):
+    x, noise = paddle.rand([4, 1, 4, 4]), paddle.randn([4, 1, 4, 4])
+    seen = []
+    diffusion.p_losses(lambda x_t, t: seen.append(x_t) or x_t, x, steps(30, 4), noise)
+    np.testing.assert_array_equal(
+        seen[0].numpy(), diffusion.q_sample(x, steps(30, 4), noise).numpy()
+    )
+
+
+def test_training_draws_every_step_from_the_first_to_the_last():
+    diffusion = GaussianDiffusion(linear_beta_schedule(4))
+    seen = []
+    paddle.seed(0)
+    diffusion.training_loss(lambda x, t: seen.append(t.numpy()) or x, paddle.zeros([500, 1, 1, 1]))
+    counts = np.bincount(seen[0], minlength=4)
+    assert len(counts) == 4
+    assert abs(counts - 125).max() < 5 * np.sqrt(500 * 0.25 * 0.75)
+
+
+# Sampling
+
+
+@pytest.mark.parametrize("prediction", ["eps", "v"])
+def test_p_mean_variance_is_the_posterior_at_the_estimate(prediction):
+    diffusion = GaussianDiffusion(cosine_beta_schedule(T), prediction)
+    x_t, x_start, t = paddle.randn([3, 1, 2, 2]), paddle.rand([3, 1, 2, 2]), steps(20, 3)
+    noise = diffusion.predict_noise_from_start(x_t, t, x_start)
+    output = noise if prediction == "eps" else diffusion.target(x_start, t, noise)
+    mean, variance, log_variance, estimate = diffusion.p_mean_variance(
+        lambda x, t: output, x_t, t
+    )
+    expected = diffusion.q_posterior_mean_variance(x_start, x_t, t)
+    np.testing.assert_allclose(estimate.numpy(), x_start.numpy(), atol=1e-5)
+    for got, want in zip((mean, variance, log_variance), expected, strict=True):
+        np.testing.assert_allclose(got.numpy(), want.numpy(), atol=1e-5)
+
+
+def test_the_estimate_is_clipped(diffusion):
+    huge = paddle.full([1, 1, 2, 2], -1e6)
+    estimate = diffusion.predict_start(lambda x, t: huge, paddle.zeros([1, 1, 2, 2]), steps(20))
+    np.testing.assert_array_equal(estimate.numpy(), np.ones([1, 1, 2, 2]))
+
+
+def test_p_sample_adds_noise_of_the_posterior_variance(diffusion):
+    model = model_of(pixel(0.2), diffusion)
+    mean = diffusion.p_sample(model, pixel(0.5), steps(20), noise=pixel(0.0)).item()
+    up = diffusion.p_sample(model, pixel(0.5), steps(20), noise=pixel(1.0)).item()
+    np.testing.assert_allclose((up - mean) ** 2, diffusion.posterior_variance[20], rtol=1e-3)
+
+
+def test_p_sample_adds_no_noise_at_t_0(diffusion):
+    model = model_of(pixel(0.2), diffusion)
+    x = diffusion.p_sample(model, pixel(0.5), steps(0), noise=pixel(100.0)).item()
+    np.testing.assert_allclose(x, 0.2, atol=1e-5)
+
+
+def test_only_the_images_at_t_0_go_without_noise(diffusion):
+    x_t, noise = paddle.zeros([2, 1, 1, 1]), paddle.ones([2, 1, 1, 1])
+    model = model_of(paddle.zeros([2, 1, 1, 1]), diffusion)
+    x = diffusion.p_sample(model, x_t, paddle.to_tensor([0, 5]), noise).numpy().ravel()
+    assert x[0] == 0 and x[1] > 0
+
+
+def test_ddim_with_eta_1_is_the_ddpm_step(diffusion):
+    paddle.seed(0)
+    x_t, noise, output = (paddle.randn([6, 1, 3, 3]) for _ in range(3))
+    for t in (0, 1, 7, 30, T - 1):
+        ddpm = diffusion.p_sample(lambda x, t: output, x_t, steps(t, 6), noise)
+        ddim = diffusion.ddim_sample(
+            lambda x, t: output, x_t, steps(t, 6), steps(t - 1, 6), eta=1.0, noise=noise
+        )
+        np.testing.assert_allclose(ddim.numpy(), ddpm.numpy(), atol=2e-4)
+
+
+def test_ddim_jumps_along_the_exact_path(diffusion):
+    # With a perfect network and eta = 0, x at t_prev is the same mixture of image and noise.
+    x_0, noise = pixel(0.3), pixel(-1.2)
+    for t, t_prev in [(T - 1, 20), (30, 4), (9, -1)]:
+        x_t = diffusion.q_sample(x_0, steps(t), noise)
+        model = model_of(x_0, diffusion)
+        got = diffusion.ddim_sample(model, x_t, steps(t), steps(t_prev)).item()
+        want = x_0 if t_prev < 0 else diffusion.q_sample(x_0, steps(t_prev), noise)
+        np.testing.assert_allclose(got, want.item(), atol=1e-4)
+
+
+@pytest.mark.parametrize("eta", [0.5, 1.0])
+def test_a_strided_ddim_step_keeps_the_variance(diffusion, eta):
+    n, t, t_prev = 100_000, 40, 12
+    x_0 = paddle.zeros([n, 1, 1, 1])
+    paddle.seed(0)
+    x_t = diffusion.q_sample(x_0, steps(t, n))
+    x = diffusion.ddim_sample(model_of(x_0, diffusion), x_t, steps(t, n), steps(t_prev, n), eta)
+    expected = 1 - diffusion.alphas_cumprod[t_prev]
+    assert abs(x.numpy().var() - expected) < 5 * expected * np.sqrt(2 / n)
+
+
+def test_ddim_rederives_the_noise_from_the_clipped_image(diffusion):
+    # The network says that the image is far above 1. What is clipped off must not stay in eps.
+    t, t_prev, x_t = 30, 10, 0.5
+    wild = pixel(-50.0)
+    got = diffusion.ddim_sample(lambda x, t: wild, pixel(x_t), steps(t), steps(t_prev)).item()
+    a, a_prev = diffusion.alphas_cumprod[t], diffusion.alphas_cumprod[t_prev]
+    eps = (x_t - np.sqrt(a)) / np.sqrt(1 - a)
+    np.testing.assert_allclose(got, np.sqrt(a_prev) + np.sqrt(1 - a_prev) * eps, rtol=1e-4)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, T])
+def test_ddim_timesteps_run_from_the_last_to_the_first(diffusion, count):
+    times = diffusion.ddim_timesteps(count)
+    assert times[0] == T - 1 and len(times) == count
+    assert (np.diff(times) < 0).all()
+    if count > 1:
+        assert times[-1] == 0
+        assert np.ptp(np.diff(times)) <= 1
+
+
+@pytest.mark.parametrize("count", [0, -1, T + 1])
+def test_impossible_numbers_of_steps_are_refused(diffusion, count):
+    with pytest.raises(ValueError, match=f"from 1 to {T}"):
+        diffusion.ddim_timesteps(count)
+
+
+def test_both_samplers_find_the_distribution_of_the_data():
+    # Data: one pixel, +0.5 or -0.5 with probability 3/4 and 1/4. The best network is known.
+    diffusion = GaussianDiffusion(cosine_beta_schedule(T))
+
+    def model(x_t, t):
+        a = paddle.to_tensor(diffusion.sqrt_alphas_cumprod[t.numpy()], dtype="float32")
+        b = paddle.to_tensor(diffusion.sqrt_one_minus_alphas_cumprod[t.numpy()], dtype="float32")
+        a, b = a.reshape([-1, 1, 1, 1]), b.reshape([-1, 1, 1, 1])
+        odds = 3 * paddle.exp((a * x_t / b**2).clip(-40, 40))  # of +0.5 against -0.5 given x_t
+        x_start = 0.5 * (odds - 1) / (odds + 1)
+        return (x_t - a * x_start) / b
+
+    n = 4000
+    paddle.seed(0)
+    for x in (
+        diffusion.p_sample_loop(model, [n, 1, 1, 1]),
+        diffusion.ddim_sample_loop(model, [n, 1, 1, 1], steps=25),
+        diffusion.ddim_sample_loop(model, [n, 1, 1, 1], steps=25, eta=1.0),
+    ):
+        x = x.numpy().ravel()
+        assert np.mean(np.abs(np.abs(x) - 0.5) < 0.05) > 0.97
+        assert abs(np.mean(x > 0) - 0.75) < 0.05
+
+
+def test_loops_yield_every_state_from_noise_to_image(diffusion):
+    model = model_of(paddle.zeros([2, 1, 2, 2]), diffusion)
+    assert len(list(diffusion.p_sample_progressive(model, [2, 1, 2, 2]))) == T + 1
+    assert len(list(diffusion.ddim_sample_progressive(model, [2, 1, 2, 2], 5))) == 6
+
+
+def test_sampling_keeps_no_gradients(diffusion):
+    scale = paddle.create_parameter([1], "float32")
+    x = diffusion.ddim_sample_loop(lambda x, t: x * scale, [1, 1, 2, 2], 3)
+    assert x.stop_gradient
