@@ -14,7 +14,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; 
 .DEFAULT_GOAL := book
 
 book: $(STAMP) ## build the book into _build/html; red when anything is wrong
-	"$(BIN)/python" -m jupyter_book build . -n -W --keep-going
+	"$(BIN)/jupyter-book" build . -n -W --keep-going
 
 test: $(STAMP) ## run the tests
 	"$(BIN)/python" -m pytest

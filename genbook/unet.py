@@ -6,6 +6,8 @@ import paddle
 import paddle.nn as nn
 import paddle.nn.functional as F
 
+GROUPS = 8  # of channels that are normalised together; every width is a multiple of it
+
 
 def timestep_embedding(t, dim, max_period=10000.0):
     """Sines and cosines of t at dim / 2 geometrically spaced frequencies.
@@ -21,15 +23,17 @@ def timestep_embedding(t, dim, max_period=10000.0):
 class ResBlock(nn.Layer):
     """Two convolutions around a shortcut, shifted by the time embedding between them.
 
-    in_channels, out_channels: of the feature maps. time_dim: width of the time embedding.
+    in_channels, out_channels: of the feature maps, multiples of 8. time_dim: width of the time
+    embedding. Each image is normalised by itself (Wu & He 2018, arXiv:1803.08494): a batch mixes
+    all noise levels, and its statistics would tell one image about the noise of the others.
     """
 
     def __init__(self, in_channels, out_channels, time_dim):
         super().__init__()
-        self.norm1 = nn.BatchNorm2D(in_channels)
+        self.norm1 = nn.GroupNorm(GROUPS, in_channels)
         self.conv1 = nn.Conv2D(in_channels, out_channels, 3, padding=1)
         self.time = nn.Linear(time_dim, out_channels)
-        self.norm2 = nn.BatchNorm2D(out_channels)
+        self.norm2 = nn.GroupNorm(GROUPS, out_channels)
         # Starting at zero makes the block start as its shortcut, which trains faster.
         zero = nn.initializer.Constant(0.0)
         self.conv2 = nn.Conv2D(out_channels, out_channels, 3, padding=1, weight_attr=zero)
@@ -49,7 +53,7 @@ class UNet(nn.Layer):
 
     Each 2 x 2 square of pixels becomes four channels at the start, and four channels become a
     square again at the end: convolutions over a quarter of the positions cost a quarter.
-    Images are [N, channels, H, W] with H and W multiples of 4. Source: Ronneberger et al. (2015),
+    Images are [N, channels, H, W] with H and W multiples of 4; width is a multiple of 8. Source: Ronneberger et al. (2015),
     arXiv:1505.04597; with time embeddings and residual blocks as in Ho et al. (2020).
     """
 

@@ -12,13 +12,13 @@ def train_diffusion(images, diffusion, steps=2500, seed=0):
     diffusion: a GaussianDiffusion. Inside it images are in [-1, 1].
     """
     paddle.seed(seed)
-    model = UNet(channels=images.shape[1], width=32)
+    model = UNet(channels=images.shape[1], width=48)
     history = fit(
         model,
         diffusion.training_loss,
         2 * images - 1,
         steps=steps,
-        batch_size=64,
+        batch_size=32,
         lr=2e-3,
         ema=0.995,
         seed=seed,
