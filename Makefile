@@ -28,8 +28,9 @@ $(STAMP): requirements.txt pyproject.toml
 	@test -n '$(PYTHON)' && command -v '$(PYTHON)' >/dev/null || { \
 		echo "genbook needs Python 3.10 to 3.13. Name one: make PYTHON=/path/to/python3.11"; \
 		exit 1; }
-	@'$(PYTHON)' -c 'import sys; v = sys.version_info; ok = (3, 10) <= v < (3, 14); \
-		ok or sys.exit("genbook needs Python 3.10 to 3.13; this is %d.%d. Name another: make PYTHON=/path/to/python3.11" % v[:2])'
+	@'$(PYTHON)' -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v < (3, 14) or sys.exit( \
+		"genbook needs Python 3.10 to 3.13; this is %d.%d. " % v + \
+		"Name another: make PYTHON=/path/to/python3.11")'
 	rm -f "$@"
 	'$(PYTHON)' -m venv "$(VENV)"
 	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check \

@@ -1,34 +1,35 @@
-"""The convolutional autoencoder: two halvings down to a code, two doublings back to an image."""
+"""The convolutional autoencoder: two halvings to a code, two doublings to an image."""
 
+import paddle
 import paddle.nn as nn
 
 
 class AutoEncoder(nn.Layer):
-    """Encodes an image to 32 feature maps of a quarter of its side, and decodes them again.
+    """Encodes an image to 32 feature maps of a quarter of its side, and decodes them.
 
-    Images are float32 [N, in_channels, H, W] in [0, 1], where H and W are multiples of 4; a code
-    is [N, 32, H/4, W/4]. The sigmoid at the end keeps the reconstruction in (0, 1).
-    Source of the idea: Hinton & Salakhutdinov (2006), "Reducing the Dimensionality of Data with
-    Neural Networks", Science 313.
+    Images are float32 [N, in_channels, H, W] in [0, 1], where H and W are multiples
+    of 4; a code is [N, 32, H/4, W/4]. The sigmoid at the end keeps the reconstruction
+    in (0, 1). Source of the idea: Hinton & Salakhutdinov (2006), "Reducing the
+    Dimensionality of Data with Neural Networks", Science 313.
     """
 
     def __init__(self, in_channels=3):
         super().__init__()
         self.encoder = nn.Sequential(
-            nn.Conv2D(in_channels, 16, kernel_size=3, stride=1, padding=1),  # [N, 16, H, W]
+            nn.Conv2D(in_channels, 16, 3, stride=1, padding=1),  # [N, 16, H, W]
             nn.ReLU(),
             nn.BatchNorm2D(16),
             nn.MaxPool2D(2, 2),  # [N, 16, H/2, W/2]
-            nn.Conv2D(16, 32, kernel_size=3, stride=1, padding=1),  # [N, 32, H/2, W/2]
+            nn.Conv2D(16, 32, 3, stride=1, padding=1),  # [N, 32, H/2, W/2]
             nn.ReLU(),
             nn.BatchNorm2D(32),
             nn.MaxPool2D(2, 2),  # [N, 32, H/4, W/4]
         )
         self.decoder = nn.Sequential(
-            nn.Conv2DTranspose(32, 16, kernel_size=2, stride=2),  # [N, 16, H/2, W/2]
+            nn.Conv2DTranspose(32, 16, 2, stride=2),  # [N, 16, H/2, W/2]
             nn.ReLU(),
             nn.BatchNorm2D(16),
-            nn.Conv2DTranspose(16, in_channels, kernel_size=2, stride=2),  # [N, in_channels, H, W]
+            nn.Conv2DTranspose(16, in_channels, 2, stride=2),  # [N, in_channels, H, W]
             nn.Sigmoid(),
         )
 
@@ -37,14 +38,25 @@ class AutoEncoder(nn.Layer):
         return self.encoder(x)
 
     def decode(self, z):
-        """The image of each code: [N, 32, H/4, W/4] -> [N, in_channels, H, W] in (0, 1)."""
+        """The image of each code: [N, 32, H/4, W/4] -> [N, in_channels, H, W]."""
         return self.decoder(z)
 
     def forward(self, x):
         """The reconstruction x_hat of x, of the same shape.
 
-        Raises ValueError where H or W is not a multiple of 4: pooling would drop the odd row.
+        Raises ValueError where H or W is not a multiple of 4: pooling would drop rows.
         """
         if x.shape[2] % 4 or x.shape[3] % 4:
-            raise ValueError(f"height and width must be multiples of 4, got {x.shape[2:]}")
+            raise ValueError(f"sides must be multiples of 4, got {x.shape[2:]}")
         return self.decode(self.encode(x))
+
+
+def draw_codes(codes, n):
+    """n random codes with independent normal components, as wide as those of `codes`.
+
+    codes: [N, ...], of which each component gives its mean and standard deviation.
+    Returns [n, ...].
+    """
+    mean = codes.mean(axis=0)
+    spread = (codes - mean).square().mean(axis=0).sqrt()
+    return mean + spread * paddle.randn([n, *mean.shape])

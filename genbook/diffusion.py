@@ -1,23 +1,23 @@
-"""Gaussian diffusion: noise schedules, the forward process, its posterior, and two samplers.
+"""Gaussian diffusion: noise schedules, the forward process, its posterior, two samplers.
 
-Images are float32 [N, C, H, W] in [-1, 1]. A step t is int64 [N] and counts from 0: x at t = 0
-has one step of noise, x at t = T - 1 has all T. Where the text numbers steps 1 to T, this is the
-text's t less 1. Sources: Ho, Jain & Abbeel (2020), arXiv:2006.11239, "DDPM"; Song, Meng & Ermon
-(2021), arXiv:2010.02502, "DDIM"; Nichol & Dhariwal (2021), arXiv:2102.09672; Salimans & Ho
-(2022), arXiv:2202.00512, for v-prediction.
+Images are float32 [N, C, H, W] in [-1, 1]. A step t is int64 [N] and counts from 0: x at
+t = 0 has one step of noise, x at t = T - 1 has all T. Where the text numbers steps from
+1 to T, this is the text's t less 1. Sources: Ho, Jain & Abbeel (2020), arXiv:2006.11239, "DDPM";
+Song, Meng & Ermon (2021), arXiv:2010.02502, "DDIM"; Nichol & Dhariwal (2021),
+arXiv:2102.09672; Salimans & Ho (2022), arXiv:2202.00512, for v-prediction.
 """
 
 import numpy as np
 import paddle
 
-MAX_BETA = 0.999  # a beta of 1 would wipe out the image in one step and divide by zero later
+MAX_BETA = 0.999  # 1 would wipe out the image in one step and divide by zero later
 
 
 def linear_beta_schedule(timesteps):
     """Betas that rise in a line: float64 [T]. Ho et al. (2020), section 4.
 
-    The paper's 1e-4 to 0.02 is for T = 1000. For another T the betas are rescaled by 1000 / T, so
-    that about the same noise is reached at the end.
+    The paper's 1e-4 to 0.02 is for T = 1000. For another T the betas are rescaled by
+    1000 / T, so that about the same noise is reached at the end.
     """
     scale = 1000 / timesteps
     return np.minimum(np.linspace(scale * 1e-4, scale * 0.02, timesteps), MAX_BETA)
@@ -34,26 +34,30 @@ def cosine_beta_schedule(timesteps, s=0.008):
 
 
 def extract(a, t, ndim=4):
-    """The entries a[t] as a float32 tensor [N, 1, 1, 1], ready to scale a batch of images.
+    """The entries a[t] as a float32 tensor [N, 1, 1, 1], ready to scale N images.
 
     a: numpy [T]. t: int64 tensor [N]. ndim: how many dimensions the result has.
     """
-    return paddle.to_tensor(a[t.numpy()], dtype="float32").reshape([-1] + [1] * (ndim - 1))
+    entries = paddle.to_tensor(a[t.numpy()], dtype="float32")
+    return entries.reshape([-1] + [1] * (ndim - 1))
 
 
 class GaussianDiffusion:
-    """The forward process q, its posterior, and the reverse process p of a noise-prediction network.
+    """The forward process q, its posterior, and the reverse process p of a network.
 
-    betas: [T], each in (0, 1). prediction: what the network's output stands for, "eps" (the
-    noise) or "v" (sqrt_alphas_cumprod * noise - sqrt_one_minus_alphas_cumprod * x_start). A
-    `model` is anything that maps (x_t [N, C, H, W], t [N]) to a prediction [N, C, H, W].
+    betas: [T], each in (0, 1). prediction: what the network's output stands for, "eps"
+    (the noise) or "v" (sqrt_alphas_cumprod * noise - sqrt_one_minus_alphas_cumprod *
+    x_start). A `model` is anything that maps (x_t [N, C, H, W], t [N]) to a prediction
+    [N, C, H, W].
     Raises ValueError for betas out of range and for an unknown prediction.
     """
 
     def __init__(self, betas, prediction="eps"):
         betas = np.asarray(betas, dtype=np.float64)
-        if betas.ndim != 1 or betas.size == 0 or not np.all((betas > 0) & (betas < 1)):
-            raise ValueError("betas must be a non-empty vector with every entry between 0 and 1")
+        if betas.ndim != 1 or betas.size == 0:
+            raise ValueError(f"betas must be a non-empty vector, got {betas.shape}")
+        if not np.all((betas > 0) & (betas < 1)):
+            raise ValueError("betas must lie between 0 and 1")
         if prediction not in ("eps", "v"):
             raise ValueError(f'prediction must be "eps" or "v", got {prediction!r}')
         self.prediction = prediction
@@ -71,7 +75,7 @@ class GaussianDiffusion:
         self.posterior_variance = betas * rest_prev / rest
         self.posterior_mean_coef1 = betas * np.sqrt(self.alphas_cumprod_prev) / rest
         self.posterior_mean_coef2 = rest_prev * np.sqrt(alphas) / rest
-        # At t = 0 the variance is 0 and its logarithm -inf; the next one stands in for it.
+        # At t = 0 the variance is 0 and its logarithm -inf; the next one stands in.
         floor = self.posterior_variance[min(1, self.timesteps - 1)]
         self.posterior_log_variance_clipped = np.log(
             np.maximum(np.append(floor, self.posterior_variance[1:]), 1e-20)
@@ -90,10 +94,10 @@ class GaussianDiffusion:
         return extract(self.sqrt_one_minus_alphas_cumprod, t, ndim)
 
     def q_posterior_mean_variance(self, x_start, x_t, t):
-        """Of q(x_{t-1} | x_t, x_start): mean [N, C, H, W], variance and its log [N, 1, 1, 1].
+        """Of q(x_{t-1} | x_t, x_start): mean, variance and its logarithm.
 
-        The log variance at t = 0, where the variance is 0, is that at t = 1. Ho et al. (2020),
-        equations 6 and 7.
+        mean: [N, C, H, W]. The others: [N, 1, 1, 1]. The log variance at t = 0, where the
+        variance is 0, is that at t = 1. Ho et al. (2020), equations 6 and 7.
         """
         mean = (
             extract(self.posterior_mean_coef1, t, x_t.ndim) * x_start
@@ -139,7 +143,7 @@ class GaussianDiffusion:
     # Training
 
     def p_losses(self, model, x_start, t, noise=None):
-        """The squared error of the network's prediction, a mean over pixels for each image: [N].
+        """The squared error of the prediction, a mean over the pixels of each image: [N].
 
         Ho et al. (2020), equation 14, where the prediction is the noise.
         """
@@ -157,12 +161,12 @@ class GaussianDiffusion:
     # Ancestral sampling (DDPM)
 
     def p_mean_variance(self, model, x_t, t):
-        """Of p(x_{t-1} | x_t): (mean, variance, log_variance, x_start), x_start the estimate."""
+        """Of p(x_{t-1} | x_t): (mean, variance, log_variance, x_start estimate)."""
         x_start = self.predict_start(model, x_t, t)
         return *self.q_posterior_mean_variance(x_start, x_t, t), x_start
 
     def p_sample(self, model, x_t, t, noise=None):
-        """One reverse step: a draw of x_{t-1} given x_t; at t = 0 its mean, without noise."""
+        """One reverse step: a draw of x_{t-1} given x_t; at t = 0 its mean, no noise."""
         if noise is None:
             noise = paddle.randn(x_t.shape)
         mean, _, log_variance, _ = self.p_mean_variance(model, x_t, t)
@@ -185,13 +189,13 @@ class GaussianDiffusion:
     # Fewer steps (DDIM)
 
     def ddim_sample(self, model, x_t, t, t_prev, eta=0.0, noise=None):
-        """A step from x_t to the less noisy x at t_prev < t. Song et al. (2021), equation 12.
+        """A step from x_t to the less noisy x at t_prev < t.
 
-        t_prev = -1 stands for the clean image. eta = 0 adds no noise; eta = 1 with
+        Song et al. (2021), equation 12. t_prev = -1 stands for the clean image. eta = 0 adds no noise; eta = 1 with
         t_prev = t - 1 is the step of p_sample.
         """
         x_start = self.predict_start(model, x_t, t)
-        # The noise that belongs to the clipped x_start, not the one that the network predicted.
+        # The noise that belongs to the clipped x_start, not the one that was predicted.
         eps = self.predict_noise_from_start(x_t, t, x_start)
 
         alpha_bar = extract(self.alphas_cumprod, t, x_t.ndim)
@@ -224,7 +228,8 @@ class GaussianDiffusion:
         yield x
         for t, t_prev in zip(times, [*times[1:], -1], strict=True):
             with paddle.no_grad():
-                x = self.ddim_sample(model, x, _full(t, shape), _full(t_prev, shape), eta)
+                now, then = _full(t, shape), _full(t_prev, shape)
+                x = self.ddim_sample(model, x, now, then, eta)
             yield x
 
     def ddim_sample_loop(self, model, shape, steps, eta=0.0):

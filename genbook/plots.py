@@ -163,22 +163,22 @@ def histograms(samples, bins=60, xlabel="", curve=None):
 
 @_styled
 def latent_scatter(panels, labels, classes):
-    """Codes in the plane, side by side: a dict of title -> codes [N, 2].
+    """Codes in the plane, a panel below the other: a dict of title -> codes [N, 2].
 
     labels: [N], of the same images in every panel. classes: names; one of a single digit or
     letter is also the mark of its codes.
     """
     figure, axes = plt.subplots(
-        1, len(panels), figsize=(WIDTH * max(1, len(panels) / 1.25), WIDTH), squeeze=False,
+        len(panels), 1, figsize=(WIDTH, 0.9 * WIDTH * len(panels)), squeeze=False,
         layout="constrained",
     )
-    for axis, (title, codes) in zip(axes[0], panels.items(), strict=True):
+    for axis, (title, codes) in zip(axes[:, 0], panels.items(), strict=True):
         codes = np.asarray(codes)
         for k, name in enumerate(classes):
             mark = f"${name}$" if len(name) == 1 and name.isascii() else "o"
             colour = COLOURS[k % len(COLOURS)]
             of_class = codes[np.asarray(labels) == k]
-            axis.scatter(*of_class.T, marker=mark, color=colour, s=26, linewidths=0.2)
+            axis.scatter(*of_class.T, marker=mark, color=colour, s=30, linewidths=0.2)
         axis.set_title(title)
         axis.set(xlabel="$z_1$", ylabel="$z_2$")
         axis.set_aspect("equal", "datalim")

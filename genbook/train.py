@@ -6,6 +6,7 @@ import math
 import os
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -132,7 +133,9 @@ class _Run:
         indices = batches(len(self.images), self.batch_size, self.seed)
         history = []
         start = time.perf_counter()
-        with cpu.flush_denormals(), _progress(self.steps, name) as bar:
+        with cpu.flush_denormals(), _progress(self.steps, name) as bar, warnings.catch_warnings():
+            # Paddle's batch normalisation says at each step that it tracks averages in training.
+            warnings.filterwarnings("ignore", "When training, we now always track")
             for step in range(self.steps):
                 optimizer.set_lr(learning_rate(step, self.steps, self.lr))
                 losses = self._step(next(indices), optimizer, step)

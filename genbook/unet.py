@@ -6,16 +6,18 @@ import paddle
 import paddle.nn as nn
 import paddle.nn.functional as F
 
-GROUPS = 8  # of channels that are normalised together; every width is a multiple of it
+GROUPS = 8  # of channels that are normalised together; every width is a multiple
 
 
 def timestep_embedding(t, dim, max_period=10000.0):
     """Sines and cosines of t at dim / 2 geometrically spaced frequencies.
 
-    t: [N]. dim: even. Returns float32 [N, dim]. Source: Vaswani et al. (2017), section 3.5.
+    t: [N]. dim: even. Returns float32 [N, dim]. Source: Vaswani et al. (2017),
+    arXiv:1706.03762, section 3.5.
     """
     half = dim // 2
-    freqs = paddle.exp(paddle.arange(half, dtype="float32") * (-math.log(max_period) / half))
+    exponents = paddle.arange(half, dtype="float32") / half  # from 0 to just below 1
+    freqs = paddle.exp(-math.log(max_period) * exponents)
     angles = t.astype("float32").unsqueeze(1) * freqs  # [N, dim / 2]
     return paddle.concat([angles.sin(), angles.cos()], axis=1)
 
@@ -23,9 +25,10 @@ def timestep_embedding(t, dim, max_period=10000.0):
 class ResBlock(nn.Layer):
     """Two convolutions around a shortcut, shifted by the time embedding between them.
 
-    in_channels, out_channels: of the feature maps, multiples of 8. time_dim: width of the time
-    embedding. Each image is normalised by itself (Wu & He 2018, arXiv:1803.08494): a batch mixes
-    all noise levels, and its statistics would tell one image about the noise of the others.
+    in_channels, out_channels: of the feature maps, multiples of 8. time_dim: width of
+    the time embedding. Each image is normalised by itself (Wu & He 2018,
+    arXiv:1803.08494): a batch mixes all noise levels, and its statistics would tell one
+    image about the noise of the others.
     """
 
     def __init__(self, in_channels, out_channels, time_dim):
@@ -36,32 +39,38 @@ class ResBlock(nn.Layer):
         self.norm2 = nn.GroupNorm(GROUPS, out_channels)
         # Starting at zero makes the block start as its shortcut, which trains faster.
         zero = nn.initializer.Constant(0.0)
-        self.conv2 = nn.Conv2D(out_channels, out_channels, 3, padding=1, weight_attr=zero)
-        same = in_channels == out_channels
-        self.shortcut = nn.Identity() if same else nn.Conv2D(in_channels, out_channels, 1)
+        self.conv2 = nn.Conv2D(
+            out_channels, out_channels, 3, padding=1, weight_attr=zero
+        )
+        self.shortcut = nn.Identity()
+        if in_channels != out_channels:
+            self.shortcut = nn.Conv2D(in_channels, out_channels, 1)
 
     def forward(self, x, temb):
-        """x: [N, in_channels, H, W]. temb: [N, time_dim]. Returns [N, out_channels, H, W]."""
+        """[N, in_channels, H, W], temb [N, time_dim] -> [N, out_channels, H, W]."""
         h = self.conv1(F.silu(self.norm1(x)))
-        h = h + self.time(temb).unsqueeze([2, 3])  # [N, out_channels, 1, 1], the same everywhere
+        h = h + self.time(temb).unsqueeze([2, 3])  # [N, out_channels, 1, 1]
         h = self.conv2(F.silu(self.norm2(h)))
         return h + self.shortcut(x)
 
 
 class UNet(nn.Layer):
-    """A U-Net of two levels: half the image's side with `width` channels, a quarter with twice.
+    """A U-Net of two levels: half the side with `width` channels, a quarter with twice.
 
-    Each 2 x 2 square of pixels becomes four channels at the start, and four channels become a
-    square again at the end: convolutions over a quarter of the positions cost a quarter.
-    Images are [N, channels, H, W] with H and W multiples of 4; width is a multiple of 8. Source: Ronneberger et al. (2015),
-    arXiv:1505.04597; with time embeddings and residual blocks as in Ho et al. (2020).
+    Each 2 x 2 square of pixels becomes four channels at the start, and four channels
+    become a square again at the end: over a quarter of the positions, convolutions cost a
+    quarter. Images are [N, channels, H, W] with H and W multiples of 4; width is a
+    multiple of 8. Source: Ronneberger et al. (2015), arXiv:1505.04597; time embeddings
+    and residual blocks as in Ho et al. (2020).
     """
 
     def __init__(self, channels=1, width=64):
         super().__init__()
         time_dim = 4 * width
         self.width = width
-        self.time = nn.Sequential(nn.Linear(width, time_dim), nn.Silu(), nn.Linear(time_dim, time_dim))
+        self.time = nn.Sequential(
+            nn.Linear(width, time_dim), nn.Silu(), nn.Linear(time_dim, time_dim)
+        )
         self.stem = nn.Conv2D(4 * channels, width, 3, padding=1)
         self.down1 = ResBlock(width, width, time_dim)
         self.shrink = nn.Conv2D(width, 2 * width, 3, stride=2, padding=1)
@@ -78,12 +87,13 @@ class UNet(nn.Layer):
         Raises ValueError where H or W is not a multiple of 4.
         """
         if x_t.shape[2] % 4 or x_t.shape[3] % 4:
-            raise ValueError(f"height and width must be multiples of 4, got {x_t.shape[2:]}")
+            raise ValueError(f"sides must be multiples of 4, got {x_t.shape[2:]}")
         temb = F.silu(self.time(timestep_embedding(t, self.width)))  # [N, 4 width]
         h = self.stem(F.pixel_unshuffle(x_t, 2))  # [N, width, H/2, W/2]
         h1 = self.down1(h, temb)
         h2 = self.down2(self.shrink(h1), temb)  # [N, 2 width, H/4, W/4]
         h = self.middle(h2, temb)
         h = self.up2(paddle.concat([h, h2], axis=1), temb)  # [N, 2 width, H/4, W/4]
-        h = self.up1(paddle.concat([self.grow(h), h1], axis=1), temb)  # [N, width, H/2, W/2]
+        h = paddle.concat([self.grow(h), h1], axis=1)  # [N, 2 width, H/2, W/2]
+        h = self.up1(h, temb)  # [N, width, H/2, W/2]
         return F.pixel_shuffle(self.head(F.silu(h)), 2)  # [N, channels, H, W]

@@ -1,8 +1,9 @@
-"""The variational autoencoder: an encoder that gives a distribution, a decoder, and their losses.
+"""The variational autoencoder: encoder, decoder, and the losses that train them.
 
-Every loss here is summed over the pixels of an image, and the KL divergence over the dimensions
-of its code, so that both are in the same unit, per image, and their sum means something.
-Source: Kingma & Welling (2014), "Auto-Encoding Variational Bayes", arXiv:1312.6114.
+Every loss here is summed over the pixels of an image, and the KL divergence over the
+dimensions of its code, so that both are in the same unit, per image, and their sum means
+something. Source: Kingma & Welling (2014), "Auto-Encoding Variational Bayes",
+arXiv:1312.6114.
 """
 
 import paddle
@@ -13,8 +14,8 @@ import paddle.nn.functional as F
 def reparameterize(mu, logvar, eps=None):
     """A draw z = mu + sigma * eps from N(mu, sigma^2) through which gradients flow.
 
-    mu, logvar: [N, J], with logvar = log sigma^2. eps: [N, J], standard normal; drawn if None.
-    Returns z, [N, J]. Source: Kingma & Welling (2014), section 2.4.
+    mu, logvar: [N, J], with logvar = log sigma^2. eps: [N, J], standard normal; drawn
+    if None. Returns z, [N, J]. Source: Kingma & Welling (2014), section 2.4.
     """
     if eps is None:
         eps = paddle.randn(mu.shape, dtype=mu.dtype)
@@ -31,7 +32,10 @@ def gaussian_kl(mu, logvar):
 
 
 def squared_error(x_hat, x):
-    """Half the squared error of each pixel, [N, C, H, W]: -log N(x; x_hat, 1) less a constant."""
+    """Half the squared error of each pixel: -log N(x; x_hat, 1) less a constant.
+
+    x_hat, x: [N, C, H, W]. Returns [N, C, H, W].
+    """
     return 0.5 * (x_hat - x).square()
 
 
@@ -46,14 +50,14 @@ def smooth_l1(x_hat, x):
 def bernoulli_nll(x_hat, x):
     """-log Bernoulli(x; x_hat) of each pixel in nats, [N, C, H, W]; x_hat is in (0, 1).
 
-    A likelihood where x is 0 or 1. On grey pixels it is the cross-entropy, whose minimum over
-    x_hat is still at x_hat = x, but is not 0 there, and which is no longer a likelihood.
+    A likelihood where x is 0 or 1. On grey pixels it is the cross-entropy: no longer a
+    likelihood, and not 0 at its minimum, which over x_hat is still at x_hat = x.
     """
     return F.binary_cross_entropy(x_hat, x, reduction="none")
 
 
 def reconstruction_loss(x_hat, x, pixel_loss=bernoulli_nll):
-    """The `pixel_loss` summed over the pixels of each image: [N, C, H, W] twice -> [N]."""
+    """The `pixel_loss` summed over the pixels of each image: [N, C, H, W] -> [N]."""
     return pixel_loss(x_hat, x).sum(axis=[1, 2, 3])
 
 
@@ -65,11 +69,11 @@ def region_weighted_loss(
     black_region_loss_coef=1.0,
     pixel_loss=smooth_l1,
 ):
-    """A reconstruction loss that weighs the white region (ink) and the black one separately.
+    """A reconstruction loss that weighs the white region (ink) and the black separately.
 
-    A pixel is white where x >= white_threshold and black elsewhere, so that each belongs to
-    exactly one region. x_hat, x: [N, C, H, W] in [0, 1]. The coefs are >= 0. Returns [N], the
-    weighted sum over the pixels of each image.
+    A pixel is white where x >= white_threshold and black elsewhere, so that each belongs
+    to exactly one region. x_hat, x: [N, C, H, W] in [0, 1]. The coefs are >= 0.
+    Returns [N], the weighted sum over the pixels of each image.
     """
     white = (x >= white_threshold).astype(x.dtype)
     weight = white_region_loss_coef * white + black_region_loss_coef * (1.0 - white)
@@ -79,22 +83,23 @@ def region_weighted_loss(
 def vae_loss(model, x, pixel_loss=bernoulli_nll, beta=1.0):
     """The negative ELBO of `model` on a batch, in nats per image, and its two terms.
 
-    model: a VAE. x: [N, C, H, W] in [0, 1]. beta: the weight of the KL divergence, >= 0; with 1
-    the loss bounds -log p(x), up to the constant that `pixel_loss` leaves out. Returns a dict of
-    scalars, means over the batch: "loss" = "reconstruction" + beta * "kl".
+    model: a VAE. x: [N, C, H, W] in [0, 1]. beta: the weight of the KL divergence, >= 0;
+    with 1 the loss bounds -log p(x), up to the constant that `pixel_loss` leaves out.
+    Returns a dict of scalars, means over the batch: "loss" is "reconstruction" + beta "kl".
     Source: Kingma & Welling (2014), equation 10; beta as in Higgins et al. (2017).
     """
     x_hat, mu, logvar = model(x)
     reconstruction = reconstruction_loss(x_hat, x, pixel_loss).mean()
     kl = gaussian_kl(mu, logvar).mean()
-    return {"loss": reconstruction + beta * kl, "reconstruction": reconstruction, "kl": kl}
+    loss = reconstruction + beta * kl
+    return {"loss": loss, "reconstruction": reconstruction, "kl": kl}
 
 
 class VAE(nn.Layer):
-    """A VAE of fully connected layers, with a Gaussian posterior over a code of J dimensions.
+    """A VAE of fully connected layers, with a normal posterior in J dimensions.
 
-    image_shape: (C, H, W) of the images, which are in [0, 1]. hidden: the widths of the encoder's
-    hidden layers; the decoder has them in reverse. latent_dim: J.
+    image_shape: (C, H, W) of the images, which are in [0, 1]. hidden: the widths of the
+    encoder's hidden layers; the decoder has them in reverse. latent_dim: J.
     """
 
     def __init__(self, image_shape=(1, 16, 16), hidden=(400,), latent_dim=20):
@@ -105,10 +110,12 @@ class VAE(nn.Layer):
         self.encoder = nn.Sequential(nn.Flatten(), *_hidden_layers(down))
         self.to_mu = nn.Linear(down[-1], latent_dim)
         self.to_logvar = nn.Linear(down[-1], latent_dim)
-        self.decoder = nn.Sequential(*_hidden_layers(up), nn.Linear(up[-1], pixels), nn.Sigmoid())
+        self.decoder = nn.Sequential(
+            *_hidden_layers(up), nn.Linear(up[-1], pixels), nn.Sigmoid()
+        )
 
     def encode(self, x):
-        """The posterior of each image: [N, C, H, W] -> mu [N, J], logvar = log sigma^2 [N, J]."""
+        """The posterior of each image: [N, C, H, W] -> mu [N, J], logvar [N, J]."""
         h = self.encoder(x)  # [N, hidden[-1]]
         return self.to_mu(h), self.to_logvar(h)
 

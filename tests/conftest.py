@@ -39,8 +39,8 @@ class MiniBook:
         self.write(f"book/{name}.md", f"{FRONT}# Page {name}\n\n{body}\n")
         pages = sorted(path.stem for path in (self.root / "book").glob("*.md"))
         chapters = "".join(f"  - file: book/{page}\n" for page in pages if page != "index")
-        numbered = "defaults: {numbered: true}\n"
-        self.write("_toc.yml", f"format: jb-book\nroot: book/index\n{numbered}chapters:\n{chapters}")
+        self.write("_toc.yml", "format: jb-book\nroot: book/index\n"
+                               f"defaults: {{numbered: true}}\nchapters:\n{chapters}")
 
     def start(self, *options: str) -> subprocess.Popen:
         """Start a build, gated as `make book` gates it."""

@@ -1,1 +1,1 @@
-"""How each model of the book is trained: a function a model, used by every chapter that needs it."""
+"""How each model of the book is trained: a function for each."""

@@ -12,8 +12,10 @@ def mean_squared_error(model, x):
 
 
 def train_autoencoder(images, steps=800, seed=0):
-    """An AutoEncoder trained on images [N, C, H, W] in [0, 1]; returns it and its history."""
+    """An AutoEncoder trained on images [N, C, H, W] in [0, 1], and its history."""
     paddle.seed(seed)
     model = AutoEncoder(in_channels=images.shape[1])
-    history = fit(model, mean_squared_error, images, steps=steps, seed=seed, name="autoencoder")
+    history = fit(
+        model, mean_squared_error, images, steps=steps, seed=seed, name="autoencoder"
+    )
     return model, history

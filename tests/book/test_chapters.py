@@ -16,7 +16,10 @@ def code_cells(text):
     """The (options, code) of the code cells in a page's text."""
     for body in re.findall(r"^```\{code-cell\}[^\n]*\n(.*?)^```\s*$", text, re.M | re.S):
         options = re.match(r"---\n(.*?)\n---\n", body, re.S)
-        yield (yaml.safe_load(options[1]) if options else {}), body[options.end() if options else 0:]
+        if options:
+            yield yaml.safe_load(options[1]), body[options.end():]
+        else:
+            yield {}, body
 
 
 def test_the_contents_list_every_chapter_and_no_other():
@@ -52,3 +55,12 @@ def test_labels_are_unique():
         for options, _ in code_cells(text):
             labels.update(filter(None, [options.get("mystnb", {}).get("figure", {}).get("name")]))
     assert [label for label, count in labels.items() if count > 1] == []
+
+
+@each_chapter
+def test_code_fits_the_page(path):
+    text = path.read_text("utf-8")
+    shown = [line for _, code in code_cells(text) for line in code.splitlines()]
+    for module in re.findall(r"^```\{literalinclude\} (\S+)", text, re.M):
+        shown += (path.parent / module).read_text("utf-8").splitlines()
+    assert [line for line in shown if len(line) > 90] == []

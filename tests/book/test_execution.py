@@ -57,6 +57,17 @@ def test_a_page_whose_kernel_dies_fails_the_build(book):
     assert "DeadKernelError" in build.err
 
 
+def test_a_result_of_code_that_changed_meanwhile_is_not_kept(book):
+    book.write("genbook/moving.py", "x = 1\n")
+    module = str(book.root / "genbook/moving.py")
+    book.page("a", cell("from genbook import moving\n"
+                        f"if moving.x == 1: open({module!r}, 'w').write('x = 2')"))
+    build = book.build()
+    assert build.code == 1
+    assert "edited while this page ran" in build.err
+    assert book.build().ran() == {"a"}
+
+
 def test_pages_that_finished_before_a_failure_are_kept(book):
     done = book.root / "done"
     book.page("good", cell(f"open({str(done)!r}, 'w').close()"))
@@ -83,7 +94,8 @@ def test_a_picture_needs_words(book):
     assert build.code == 1
     assert "without an alternative text" in build.err
     assert "without a caption" in build.err
-    words = "---\nmystnb: {image: {alt: A line.}, figure: {name: fig-line, caption: A line.}}\n---\n"
+    words = ("---\nmystnb: {image: {alt: A line.}, "
+             "figure: {name: fig-line, caption: A line.}}\n---\n")
     book.page("a", cell(words + draw) + "\nSee {numref}`fig-line`.\n")
     assert book.build().ran() == set()
     assert "Fig. 1.1" in book.html("a")

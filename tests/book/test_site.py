@@ -158,6 +158,7 @@ frame.onload = () => setTimeout(measure, 5000);
 
 def test_on_a_phone_nothing_is_cut_off_and_the_page_never_scrolls_sideways(show, site, tmp_path):
     (site / "phone.html").write_text(PHONE)
-    width, cut = re.search(r"<title>width (\d+) cut \[(.*?)\]", show("phone.html", tmp_path)).groups()
+    html = show("phone.html", tmp_path)
+    width, cut = re.search(r"<title>width (\d+) cut \[(.*?)\]", html).groups()
     assert int(width) <= 390
     assert cut == ""

@@ -37,13 +37,23 @@ def test_impossible_numbers_of_neighbours_are_refused(k):
         neighbour_agreement(np.zeros((10, 2)), np.zeros(10), k)
 
 
-def test_a_full_grid_has_no_empty_cell_and_a_line_has_many():
-    u = np.linspace(0, 1, 60)
-    grid = np.stack(np.meshgrid(u, u), axis=-1).reshape(-1, 2)
-    assert empty_share(grid, cells=10) == 0
-    assert empty_share(np.stack([u, u], axis=1), cells=10) == 0.9
+def test_holes_against_brute_force():
+    rng = np.random.default_rng(0)
+    codes, drawn = rng.standard_normal((50, 2)), rng.standard_normal((40, 2))
+    scaled = (codes[:, None] - drawn[None]) / codes.std(axis=0)
+    nearest = np.linalg.norm(scaled, axis=2).min(axis=0)
+    for radius in (0.1, 0.3, 1.0):
+        assert empty_share(codes, drawn, radius) == np.mean(nearest > radius)
 
 
-def test_empty_share_does_not_depend_on_scale_or_place():
-    codes = np.random.default_rng(0).standard_normal((300, 2))
-    np.testing.assert_allclose(empty_share(codes), empty_share(1000 * codes + [3, -8]))
+def test_codes_are_not_in_holes_and_distant_points_are():
+    codes = np.random.default_rng(0).standard_normal((30, 3))
+    assert empty_share(codes, codes) == 0
+    assert empty_share(codes, codes + 100) == 1
+
+
+def test_holes_do_not_depend_on_scale_or_place():
+    rng = np.random.default_rng(0)
+    codes, drawn = rng.standard_normal((300, 2)), rng.standard_normal((200, 2))
+    moved = empty_share(1000 * codes + [3, -8], 1000 * drawn + [3, -8])
+    assert moved == empty_share(codes, drawn) > 0

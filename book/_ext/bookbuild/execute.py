@@ -21,6 +21,10 @@ from .kernel import Page
 from .progress import Progress
 
 
+class Failed(Exception):
+    """A page failed; the message is for the reader of the terminal."""
+
+
 def run_missing_pages(app, env, docnames):
     """Execute the pages among `docnames` whose results are missing. The first failure ends all."""
     if env.mystnb_config.execution_mode != "cache":
@@ -28,15 +32,24 @@ def run_missing_pages(app, env, docnames):
     cache = of_book(app)
     build = Path(app.outdir).parent
     pages = []
-    for docname in in_toc_order(env, docnames):
+    for docname in from_the_end(env, docnames):
         nb = read_page(env, docname)
         if nb is not None and not cache.holds(nb):
             pages.append(Page(docname, Path(env.doc2path(docname)), nb, build))
-    known = last_seconds(cache)
-    # The longest first, so that no core is left with it at the end; unknown ones may be long.
-    pages.sort(key=lambda page: -known.get(page.docname, float("inf")))
-    if pages:
+    known = last_seconds(cache) if pages else {}
+    # The longest first, so that no core is left with it at the end; unknown ones may be long. The
+    # front page comes last: it shows what the others have trained, and would wait for it.
+    front = env.config.root_doc
+    pages.sort(key=lambda page: (page.docname == front, -known.get(page.docname, float("inf"))))
+    try:
         run(pages, cache)
+    # Sphinx would bury an exception's message under its own traceback; so end here.
+    except Failed as failed:
+        print(failed, file=sys.__stderr__, flush=True)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print("Interrupted. Finished pages and trainings are kept.", file=sys.__stderr__)
+        raise SystemExit(130) from None
     env.bookbuild_seconds = {page.docname: page.seconds for page in pages}
 
 
@@ -44,8 +57,8 @@ def run(pages: list[Page], cache) -> None:
     """Run `pages`, as many at a time as there are cores, and keep the results of each."""
     keys = {page: cache.key(page.nb) for page in pages}
     progress = Progress(sys.__stderr__)
+    waiting, running = list(pages), {}
     with ThreadPoolExecutor(cores()) as pool:
-        waiting, running = list(pages), {}
         try:
             while waiting or running:
                 while waiting and len(running) < cores():
@@ -55,36 +68,34 @@ def run(pages: list[Page], cache) -> None:
                 done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
                 for future in done:
                     page = running.pop(future)
-                    future.result()
-                    keep(page, keys[page], cache)
+                    keep(page, future, keys[page], cache)
                     progress.finished(page)
                 progress.show(running.values())
-        except BaseException as error:
-            for other in running.values():
-                other.stop()
+        except BaseException:
+            for page in running.values():
+                page.stop()
+            raise
+        finally:
             progress.clear()
-            if isinstance(error, KeyboardInterrupt):
-                message = "Interrupted. Finished pages and trainings are kept."
-            else:
-                message = failure(page, error)
-            print(message, file=progress.stream, flush=True)
-            # Sphinx would bury an exception's message under its own traceback.
-            raise SystemExit(130 if isinstance(error, KeyboardInterrupt) else 1) from None
 
 
-def keep(page: Page, key: str, cache) -> None:
-    """Put the results of `page` in the cache, unless the code changed while it ran."""
+def keep(page: Page, future, key: str, cache) -> None:
+    """Put the results of `page` in the cache. Raises Failed where they are no good."""
+    try:
+        future.result()
+    except Exception as error:
+        raise Failed(failure(page, error)) from None
     fingerprint.of_modules.cache_clear()
     if cache.key(page.nb) != key:
-        raise RuntimeError("genbook was edited while this page ran; build again")
+        raise Failed(f"{page.docname}: genbook was edited while this page ran; build again.")
     results = CacheBundleIn(page.nb, page.docname, data={"execution_seconds": page.seconds})
     cache.cache_notebook_bundle(results, check_validity=False, overwrite=True)
 
 
-def failure(page: Page, error: BaseException) -> str:
+def failure(page: Page, error: Exception) -> str:
     """What to tell about a page that failed: where, and Python's own traceback."""
     text = str(error)
-    if not isinstance(error, CellExecutionError):
+    if not isinstance(error, CellExecutionError):  # the kernel died: its last words
         text = f"{type(error).__name__}: {text}\n{page.output.read_text(errors='replace')}"
     if not sys.__stderr__.isatty():
         text = re.sub(r"\x1b\[[0-9;]*m", "", text)
@@ -97,10 +108,10 @@ def last_seconds(cache) -> dict[str, float]:
     return {record.uri: record.data["execution_seconds"] for record in records}
 
 
-def in_toc_order(env, docnames) -> list[str]:
-    """`docnames` as the reader meets them."""
+def from_the_end(env, docnames) -> list[str]:
+    """`docnames` from the last chapter to the first: the models grow as the book goes on."""
     order = {docname: i for i, docname in enumerate(env.config.external_site_map)}
-    return sorted(docnames, key=lambda name: order.get(name, len(order)))
+    return sorted(docnames, key=lambda name: order.get(name, len(order)), reverse=True)
 
 
 def cores() -> int:
