@@ -1,10 +1,11 @@
-"""Gaussian diffusion: noise schedules, the forward process, its posterior, two samplers.
+"""Gaussian diffusion: schedules, the forward process, its posterior, two samplers.
 
-Images are float32 [N, C, H, W] in [-1, 1]. A step t is int64 [N] and counts from 0: x at
-t = 0 has one step of noise, x at t = T - 1 has all T. Where the text numbers steps from
-1 to T, this is the text's t less 1. Sources: Ho, Jain & Abbeel (2020), arXiv:2006.11239, "DDPM";
-Song, Meng & Ermon (2021), arXiv:2010.02502, "DDIM"; Nichol & Dhariwal (2021),
-arXiv:2102.09672; Salimans & Ho (2022), arXiv:2202.00512, for v-prediction.
+Images are float32 [N, C, H, W] in [-1, 1]. A step t is int64 [N] and counts from 0: x
+at t = 0 has one step of noise, x at t = T - 1 has all T. Where the text numbers steps
+from 1 to T, this is the text's t less 1. Sources: Ho, Jain & Abbeel (2020),
+arXiv:2006.11239, "DDPM"; Song, Meng & Ermon (2021), arXiv:2010.02502, "DDIM"; Nichol &
+Dhariwal (2021), arXiv:2102.09672; Salimans & Ho (2022), arXiv:2202.00512, for
+v-prediction.
 """
 
 import numpy as np
@@ -96,8 +97,8 @@ class GaussianDiffusion:
     def q_posterior_mean_variance(self, x_start, x_t, t):
         """Of q(x_{t-1} | x_t, x_start): mean, variance and its logarithm.
 
-        mean: [N, C, H, W]. The others: [N, 1, 1, 1]. The log variance at t = 0, where the
-        variance is 0, is that at t = 1. Ho et al. (2020), equations 6 and 7.
+        mean: [N, C, H, W]. The others: [N, 1, 1, 1]. The log variance at t = 0, where
+        the variance is 0, is that at t = 1. Ho et al. (2020), equations 6 and 7.
         """
         mean = (
             extract(self.posterior_mean_coef1, t, x_t.ndim) * x_start
@@ -132,7 +133,7 @@ class GaussianDiffusion:
         return signal * noise - self._noise_scale(t, x_start.ndim) * x_start
 
     def predict_start(self, model, x_t, t):
-        """The network's estimate of x_start, clipped to the range of images, [-1, 1]."""
+        """The estimate of x_start, clipped to the range of images, [-1, 1]."""
         output = model(x_t, t)
         if self.prediction == "eps":
             x_start = self.predict_start_from_noise(x_t, t, output)
@@ -143,7 +144,7 @@ class GaussianDiffusion:
     # Training
 
     def p_losses(self, model, x_start, t, noise=None):
-        """The squared error of the prediction, a mean over the pixels of each image: [N].
+        """The squared error of the prediction, a mean over each image's pixels: [N].
 
         Ho et al. (2020), equation 14, where the prediction is the noise.
         """
@@ -154,7 +155,7 @@ class GaussianDiffusion:
         return error.square().mean(axis=list(range(1, x_start.ndim)))
 
     def training_loss(self, model, x_start):
-        """p_losses at steps drawn uniformly from 0 to T - 1, averaged over the batch."""
+        """The mean of p_losses at steps drawn uniformly from 0 to T - 1."""
         t = paddle.randint(0, self.timesteps, [x_start.shape[0]])
         return self.p_losses(model, x_start, t).mean()
 
@@ -166,7 +167,7 @@ class GaussianDiffusion:
         return *self.q_posterior_mean_variance(x_start, x_t, t), x_start
 
     def p_sample(self, model, x_t, t, noise=None):
-        """One reverse step: a draw of x_{t-1} given x_t; at t = 0 its mean, no noise."""
+        """One reverse step: a draw of x_{t-1} given x_t; at t = 0 its mean."""
         if noise is None:
             noise = paddle.randn(x_t.shape)
         mean, _, log_variance, _ = self.p_mean_variance(model, x_t, t)
@@ -191,8 +192,8 @@ class GaussianDiffusion:
     def ddim_sample(self, model, x_t, t, t_prev, eta=0.0, noise=None):
         """A step from x_t to the less noisy x at t_prev < t.
 
-        Song et al. (2021), equation 12. t_prev = -1 stands for the clean image. eta = 0 adds no noise; eta = 1 with
-        t_prev = t - 1 is the step of p_sample.
+        Song et al. (2021), equation 12. t_prev = -1 stands for the clean image. eta = 0
+        adds no noise; eta = 1 with t_prev = t - 1 is the step of p_sample.
         """
         x_start = self.predict_start(model, x_t, t)
         # The noise that belongs to the clipped x_start, not the one that was predicted.

@@ -13,13 +13,13 @@ INK = "#7a7a7a"  # a grey with a contrast above 4 against white and against near
 # Okabe & Ito's palette without yellow and black, which vanish on white and on black.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ("-", "--", "-.", ":", (0, (6, 1.5, 1, 1.5, 1, 1.5)), (0, (1, 1)))
-WIDTH = 5.4  # inches; narrow, so that the letters stay large on a phone
+WIDTH = 4.4  # inches; narrow, so that the letters stay large on a phone
 
 STYLE = {
     "figure.facecolor": "none",
     "axes.facecolor": "none",
     "savefig.facecolor": "none",
-    "figure.dpi": 144,
+    "figure.dpi": 200,
     "font.size": 10,
     "text.color": INK,
     "axes.labelcolor": INK,
@@ -124,7 +124,7 @@ def loss_curves(history, keys=("loss",), ylabel="nats per image", window=25):
 
     history: dict of arrays [steps]. keys: which to draw.
     """
-    figure, axis = plt.subplots(figsize=(WIDTH, 2.8), layout="constrained")
+    figure, axis = plt.subplots(figsize=(WIDTH, 2.5), layout="constrained")
     for key, colour, dash in zip(keys, COLOURS, DASHES, strict=False):
         y = np.convolve(history[key], np.ones(window) / window, mode="valid")
         axis.plot(np.arange(len(y)) + window, y, color=colour, linestyle=dash, label=key)
@@ -137,7 +137,7 @@ def loss_curves(history, keys=("loss",), ylabel="nats per image", window=25):
 @_styled
 def curves(x, ys, xlabel="", ylabel="", yscale="linear"):
     """Curves over one x: a dict of label -> array of the length of x."""
-    figure, axis = plt.subplots(figsize=(WIDTH, 2.8), layout="constrained")
+    figure, axis = plt.subplots(figsize=(WIDTH, 2.5), layout="constrained")
     for (label, y), colour, dash in zip(ys.items(), COLOURS, DASHES, strict=False):
         axis.plot(x, np.asarray(y), color=colour, linestyle=dash, label=label)
     axis.set(xlabel=xlabel, ylabel=ylabel, yscale=yscale)
@@ -149,7 +149,7 @@ def curves(x, ys, xlabel="", ylabel="", yscale="linear"):
 @_styled
 def histograms(samples, bins=60, xlabel="", curve=None):
     """Histograms as densities: a dict of label -> array. curve: (x, y, label) drawn over them."""
-    figure, axis = plt.subplots(figsize=(WIDTH, 2.8), layout="constrained")
+    figure, axis = plt.subplots(figsize=(WIDTH, 2.5), layout="constrained")
     for (label, values), colour in zip(samples.items(), COLOURS, strict=False):
         axis.hist(np.asarray(values).ravel(), bins=bins, density=True, color=colour, alpha=0.55,
                   label=label)
@@ -178,7 +178,7 @@ def latent_scatter(panels, labels, classes):
             mark = f"${name}$" if len(name) == 1 and name.isascii() else "o"
             colour = COLOURS[k % len(COLOURS)]
             of_class = codes[np.asarray(labels) == k]
-            axis.scatter(*of_class.T, marker=mark, color=colour, s=30, linewidths=0.2)
+            axis.scatter(*of_class.T, marker=mark, color=colour, s=22, linewidths=0.2)
         axis.set_title(title)
         axis.set(xlabel="$z_1$", ylabel="$z_2$")
         axis.set_aspect("equal", "datalim")

@@ -58,8 +58,8 @@ class UNet(nn.Layer):
     """A U-Net of two levels: half the side with `width` channels, a quarter with twice.
 
     Each 2 x 2 square of pixels becomes four channels at the start, and four channels
-    become a square again at the end: over a quarter of the positions, convolutions cost a
-    quarter. Images are [N, channels, H, W] with H and W multiples of 4; width is a
+    become a square again at the end: over a quarter of the positions, convolutions cost
+    a quarter. Images are [N, channels, H, W] with H and W multiples of 4; width is a
     multiple of 8. Source: Ronneberger et al. (2015), arXiv:1505.04597; time embeddings
     and residual blocks as in Ho et al. (2020).
     """
@@ -82,7 +82,7 @@ class UNet(nn.Layer):
         self.head = nn.Conv2D(width, 4 * channels, 3, padding=1)
 
     def forward(self, x_t, t):
-        """x_t: [N, channels, H, W]. t: int64 [N]. Returns the prediction, of x_t's shape.
+        """x_t: [N, channels, H, W]. t: int64 [N]. Returns a tensor of x_t's shape.
 
         Raises ValueError where H or W is not a multiple of 4.
         """

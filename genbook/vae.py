@@ -1,9 +1,8 @@
 """The variational autoencoder: encoder, decoder, and the losses that train them.
 
 Every loss here is summed over the pixels of an image, and the KL divergence over the
-dimensions of its code, so that both are in the same unit, per image, and their sum means
-something. Source: Kingma & Welling (2014), "Auto-Encoding Variational Bayes",
-arXiv:1312.6114.
+dimensions of its code, so that both are in the same unit, per image, and can be added.
+Source: Kingma & Welling (2014), "Auto-Encoding Variational Bayes", arXiv:1312.6114.
 """
 
 import paddle
@@ -69,10 +68,10 @@ def region_weighted_loss(
     black_region_loss_coef=1.0,
     pixel_loss=smooth_l1,
 ):
-    """A reconstruction loss that weighs the white region (ink) and the black separately.
+    """A reconstruction loss that weighs the white region (ink) and the black apart.
 
-    A pixel is white where x >= white_threshold and black elsewhere, so that each belongs
-    to exactly one region. x_hat, x: [N, C, H, W] in [0, 1]. The coefs are >= 0.
+    A pixel is white where x >= white_threshold and black elsewhere, so that each
+    belongs to exactly one region. x_hat, x: [N, C, H, W] in [0, 1]. The coefs are >= 0.
     Returns [N], the weighted sum over the pixels of each image.
     """
     white = (x >= white_threshold).astype(x.dtype)
@@ -83,9 +82,10 @@ def region_weighted_loss(
 def vae_loss(model, x, pixel_loss=bernoulli_nll, beta=1.0):
     """The negative ELBO of `model` on a batch, in nats per image, and its two terms.
 
-    model: a VAE. x: [N, C, H, W] in [0, 1]. beta: the weight of the KL divergence, >= 0;
-    with 1 the loss bounds -log p(x), up to the constant that `pixel_loss` leaves out.
-    Returns a dict of scalars, means over the batch: "loss" is "reconstruction" + beta "kl".
+    model: a VAE. x: [N, C, H, W] in [0, 1]. beta: the weight of the KL divergence,
+    >= 0; with 1 the loss bounds -log p(x), up to the constant that `pixel_loss` leaves
+    out. Returns a dict of scalars, means over the batch, in which "loss" is
+    "reconstruction" + beta * "kl".
     Source: Kingma & Welling (2014), equation 10; beta as in Higgins et al. (2017).
     """
     x_hat, mu, logvar = model(x)

@@ -66,3 +66,48 @@ def test_a_page_whose_imports_cannot_be_told_depends_on_all_modules(book):
     assert book.build().ran() == {"a"}
     book.write("genbook/other.py", "WORD = 'new'\n")
     assert book.build().ran() == {"a"}
+
+
+TRAIN = """
+import numpy as np
+from genbook.diffusion import GaussianDiffusion, linear_beta_schedule
+from genbook.plots import image_grid
+from genbook.recipes.diffusion import train_diffusion
+from genbook.recipes.vae import train_baseline_vae
+
+images = np.random.default_rng(0).random((130, 1, 8, 8), dtype="float32")
+train_baseline_vae(images, steps=2)
+train_diffusion(images, GaussianDiffusion(linear_beta_schedule(10)), steps=2)
+print("trained")
+"""
+
+
+def append(book, module, line="\n# edited\n"):
+    path = book.root / "genbook" / module
+    path.write_text(path.read_text(encoding="utf-8") + line, encoding="utf-8")
+
+
+def runs(book):
+    """The finished trainings that are kept: their names, each with when it was written."""
+    files = (book.root / "_build/runs").glob("*.safetensors")
+    return {(file.name.rsplit("-", 1)[0], file.stat().st_mtime_ns) for file in files}
+
+
+def test_an_edit_retrains_what_it_touches_and_redraws_the_rest(book):
+    book.page("a", cell(TRAIN))
+    assert book.build().ran() == {"a"}
+    first = runs(book)
+    assert {name for name, _ in first} == {"baseline VAE", "diffusion"}
+
+    append(book, "plots.py")
+    assert book.build().ran() == {"a"}  # drawn again
+    assert runs(book) == first  # from the models that were there
+
+    append(book, "vae.py")
+    assert book.build().ran() == {"a"}
+    assert [name for name, _ in runs(book) - first] == ["baseline VAE"]
+
+    append(book, "train.py")
+    before = runs(book)
+    assert book.build().ran() == {"a"}
+    assert {name for name, _ in runs(book) - before} == {"baseline VAE", "diffusion"}
