@@ -17,7 +17,7 @@ from jupyter_cache.base import CacheBundleIn
 from nbclient.exceptions import CellExecutionError
 
 from .cache import of_book, read_page
-from .kernel import Page
+from .kernel import Page, list_fonts
 from .progress import Progress
 
 
@@ -36,6 +36,8 @@ def run_missing_pages(app, env, docnames):
         nb = read_page(env, docname)
         if nb is not None and not cache.holds(nb):
             pages.append(Page(docname, Path(env.doc2path(docname)), nb, build))
+    if pages:
+        list_fonts(build)
     known = last_seconds(cache) if pages else {}
     # The longest first, so that no core is left with it at the end; unknown ones may be long. The
     # front page comes last: it shows what the others have trained, and would wait for it.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from time import monotonic
 
@@ -15,6 +17,19 @@ from nbclient import NotebookClient
 _silent = logging.getLogger("bookbuild.nbclient")
 _silent.addHandler(logging.NullHandler())
 _silent.propagate = False
+
+
+def list_fonts(build: Path) -> None:
+    """Have matplotlib list the machine's fonts, once, before any page draws.
+
+    It does so on first use, takes its time, and says so on the page.
+    """
+    folder = build / "matplotlib"
+    if not folder.exists():
+        subprocess.run(
+            [sys.executable, "-c", "import matplotlib.font_manager"], check=True,
+            env={**os.environ, "MPLCONFIGDIR": str(folder)}, stderr=subprocess.DEVNULL,
+        )
 
 
 class Stopped(Exception):
@@ -33,6 +48,7 @@ class Page:
         self.output = self.progress.with_suffix(".out")
         self._folder = path.parent
         self._runs = build / "runs"
+        self._fonts = build / "matplotlib"
         self._started = monotonic()
         self._stopped = False
         self._cell_start = 0  # where in the progress log the current cell's lines begin
@@ -98,6 +114,7 @@ class Page:
             **os.environ, **one_core,
             "GENBOOK_RUNS": str(self._runs),
             "GENBOOK_PROGRESS": str(self.progress),
+            "MPLCONFIGDIR": str(self._fonts),
             "PYTHONFAULTHANDLER": "1",  # a crash says where
             "PYTHONHASHSEED": "0",
             "PYTHONWARNINGS": "ignore:No ccache found",  # paddle says so at every import
