@@ -63,9 +63,14 @@ def _sides(images):
     return n, height, width
 
 
-def _mosaic(images, columns, gap=1):
-    """The images beside and below each other, `gap` transparent pixels apart: [H', W', 4]."""
+def _mosaic(images, columns, gap=3):
+    """The images beside and below each other, `gap` transparent pixels apart: [H', W', 4].
+
+    Small images are enlarged by a whole factor first, so that the gaps look alike everywhere.
+    """
     tiles = _tiles(images)
+    factor = max(1, 56 // tiles.shape[2])
+    tiles = tiles.repeat(factor, axis=1).repeat(factor, axis=2)
     n, height, width, _ = tiles.shape
     rows = -(-n // columns)
     canvas = np.zeros((rows * (height + gap) - gap, columns * (width + gap) - gap, 4))
@@ -100,6 +105,7 @@ def image_rows(rows, column_labels=()):
     figure.get_layout_engine().set(h_pad=0.02, w_pad=0.02)
     for axis, (label, mosaic) in zip(axes[:, 0], mosaics.items(), strict=True):
         _picture(axis, mosaic)
+        axis.set_anchor("E")  # rows of smaller images end where the others end
         axis.axis("on")
         axis.spines[:].set_visible(False)
         axis.set(xticks=[], yticks=[])

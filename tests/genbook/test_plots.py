@@ -46,15 +46,22 @@ def test_each_figure_is_the_same_each_time(name):
 
 
 def test_a_mosaic_puts_images_row_by_row():
-    mosaic = plots._mosaic(IMAGES[:5], columns=3, gap=1)
-    assert mosaic.shape == (17, 26, 4)
-    np.testing.assert_array_equal(mosaic[9:17, 9:17, 0], IMAGES[4, 0])
-    assert (mosaic[9:, 18:, 3] == 0).all()  # the place of the sixth image stays clear
-    assert (mosaic[8, :, 3] == 0).all() and (mosaic[:, 8, 3] == 0).all()
+    large = np.random.default_rng(0).random((5, 1, 60, 60), dtype="float32")
+    mosaic = plots._mosaic(large, columns=3, gap=1)
+    assert mosaic.shape == (121, 182, 4)
+    np.testing.assert_array_equal(mosaic[61:, 61:121, 0], large[4, 0])
+    assert (mosaic[61:, 122:, 3] == 0).all()  # the place of the sixth image stays clear
+    assert (mosaic[60, :, 3] == 0).all() and (mosaic[:, 60, 3] == 0).all()
+
+
+def test_small_images_are_enlarged_pixel_by_pixel():
+    mosaic = plots._mosaic(IMAGES[:1], columns=1)
+    np.testing.assert_array_equal(mosaic[::7, ::7, 0], IMAGES[0, 0])
+    np.testing.assert_array_equal(mosaic[:, :, 0], np.kron(IMAGES[0, 0], np.ones((7, 7))))
 
 
 def test_colour_images_keep_their_channels():
-    colour = np.random.default_rng(0).random((1, 3, 4, 4), dtype="float32")
+    colour = np.random.default_rng(0).random((1, 3, 56, 56), dtype="float32")
     np.testing.assert_array_equal(plots._mosaic(colour, 1)[..., :3], colour[0].transpose(1, 2, 0))
 
 
@@ -65,7 +72,7 @@ def test_tensors_are_drawn_as_arrays():
 
 def test_values_beyond_the_range_are_black_or_white():
     mosaic = plots._mosaic(np.array([[[[-3.0, 7.0]]]]), 1)
-    np.testing.assert_array_equal(mosaic[0, :, 0], [0, 1])
+    assert (mosaic[..., :28, 0] == 0).all() and (mosaic[..., 28:, 0] == 1).all()
 
 
 @pytest.mark.parametrize("shape", [(4, 8, 8), (2, 4, 8, 8)])
