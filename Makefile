@@ -32,6 +32,7 @@ $(STAMP): requirements.txt pyproject.toml
 		"genbook needs Python 3.10 to 3.13; this is %d.%d. " % v + \
 		"Name another: make PYTHON=/path/to/python3.11")'
 	rm -f "$@"
+	@echo "Installing the locked packages into $(VENV): about a minute, 1.5 GB."
 	'$(PYTHON)' -m venv "$(VENV)"
 	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check \
 		--require-hashes -r requirements.txt
@@ -50,4 +51,4 @@ distclean: ## remove everything that was built or installed
 	rm -rf _build "$(VENV)" *.egg-info
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-12s%s\n", $$1, $$2 }' Makefile

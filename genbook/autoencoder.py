@@ -34,7 +34,12 @@ class AutoEncoder(nn.Layer):
         )
 
     def encode(self, x):
-        """The code of each image: [N, in_channels, H, W] -> [N, 32, H/4, W/4]."""
+        """The code of each image: [N, in_channels, H, W] -> [N, 32, H/4, W/4].
+
+        Raises ValueError where H or W is not a multiple of 4: pooling would drop rows.
+        """
+        if x.shape[2] % 4 or x.shape[3] % 4:
+            raise ValueError(f"sides must be multiples of 4, got {x.shape[2:]}")
         return self.encoder(x)
 
     def decode(self, z):
@@ -42,12 +47,7 @@ class AutoEncoder(nn.Layer):
         return self.decoder(z)
 
     def forward(self, x):
-        """The reconstruction x_hat of x, of the same shape.
-
-        Raises ValueError where H or W is not a multiple of 4: pooling would drop rows.
-        """
-        if x.shape[2] % 4 or x.shape[3] % 4:
-            raise ValueError(f"sides must be multiples of 4, got {x.shape[2:]}")
+        """The reconstruction x_hat of x, of the same shape."""
         return self.decode(self.encode(x))
 
 

@@ -48,7 +48,8 @@ def add_bias_fast():
 def _with_fast_bias(convolve):
     @functools.wraps(convolve)
     def wrapped(x, weight, bias=None, *args, **kwargs):
-        if bias is None or x.ndim != 4 or "NHWC" in (*args, kwargs.get("data_format")):
+        layouts = [a for a in (*args, *kwargs.values()) if isinstance(a, str)]
+        if bias is None or x.ndim != 4 or "NHWC" in layouts:
             return convolve(x, weight, bias, *args, **kwargs)
         return convolve(x, weight, None, *args, **kwargs) + bias.reshape([-1, 1, 1])
 

@@ -33,7 +33,7 @@ from PIL import Image
 from scipy import ndimage
 from tqdm import tqdm
 
-from genbook import strokes
+from genbook import fingerprint, strokes
 
 SPLITS = ("train", "test")
 
@@ -290,7 +290,6 @@ def parse_idx(content, item_shape, source):
 _HANZI_PAGE = "https://www.kaggle.com/datasets/gpreda/chinese-mnist"
 _HANZI_COLUMNS = ("suite_id", "sample_id", "code")
 _HANZI_SIDE = 64  # of the images in the archive
-_HANZI_VERSION = 2  # of the processing: a new one makes old caches worthless
 
 
 def _hanzi(split, size, root):
@@ -368,7 +367,8 @@ def _hanzi_name(row):
 def _hanzi_images(archive, index, size):
     """All images, redrawn: uint8 [N, size, size]. They take 10 s, so the result is kept."""
     digest = hashlib.sha256(Path(archive.filename).read_bytes()).hexdigest()
-    path = cache() / "hanzi" / f"v{_HANZI_VERSION}-{size}-{digest[:16]}.npy"
+    code = fingerprint.of_modules(frozenset([__name__]))
+    path = cache() / "hanzi" / f"{code[:8]}-{size}-{digest[:16]}.npy"
     with contextlib.suppress(OSError, ValueError, EOFError):  # nothing there, or broken
         images = np.load(path, allow_pickle=False)
         if images.shape == (len(index), size, size) and images.dtype == np.uint8:

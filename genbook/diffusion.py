@@ -38,9 +38,19 @@ def extract(a, t, ndim=4):
     """The entries a[t] as a float32 tensor [N, 1, 1, 1], ready to scale N images.
 
     a: numpy [T]. t: int64 tensor [N]. ndim: how many dimensions the result has.
+    Raises IndexError for a step outside 0 to T - 1.
     """
-    entries = paddle.to_tensor(a[t.numpy()], dtype="float32")
-    return entries.reshape([-1] + [1] * (ndim - 1))
+    t = t.numpy()
+    if t.min() < 0 or t.max() >= len(a):
+        found = f"{t.min()} to {t.max()}"
+        raise IndexError(f"t must be from 0 to {len(a) - 1}, got {found}")
+    return as_scale(a[t], ndim)
+
+
+def as_scale(numbers, ndim):
+    """One number for each image, numpy [N], as a float32 tensor [N, 1, 1, 1]."""
+    column = paddle.to_tensor(numbers, dtype="float32")
+    return column.reshape([-1] + [1] * (ndim - 1))
 
 
 class GaussianDiffusion:
@@ -199,19 +209,21 @@ class GaussianDiffusion:
         # The noise that belongs to the clipped x_start, not the one that was predicted.
         eps = self.predict_noise_from_start(x_t, t, x_start)
 
-        alpha_bar = extract(self.alphas_cumprod, t, x_t.ndim)
-        with_clean = np.append(self.alphas_cumprod, 1.0)  # index -1: no noise at all
-        alpha_bar_prev = extract(with_clean, t_prev, x_t.ndim)
-        sigma = eta * paddle.sqrt(
+        alpha_bar = self.alphas_cumprod[t.numpy()]
+        from_clean = np.append(1.0, self.alphas_cumprod)  # begins one step earlier
+        alpha_bar_prev = from_clean[t_prev.numpy() + 1]
+        sigma = eta * np.sqrt(
             (1 - alpha_bar_prev) / (1 - alpha_bar) * (1 - alpha_bar / alpha_bar_prev)
         )
-        direction = paddle.sqrt((1 - alpha_bar_prev - sigma.square()).clip(min=0.0))
-        x_prev = paddle.sqrt(alpha_bar_prev) * x_start + direction * eps
+        direction = np.sqrt(np.maximum(1 - alpha_bar_prev - sigma**2, 0.0))
+
+        signal = as_scale(np.sqrt(alpha_bar_prev), x_t.ndim)
+        x_prev = signal * x_start + as_scale(direction, x_t.ndim) * eps
         if eta == 0.0:
             return x_prev
         if noise is None:
             noise = paddle.randn(x_t.shape)
-        return x_prev + sigma * noise
+        return x_prev + as_scale(sigma, x_t.ndim) * noise
 
     def ddim_timesteps(self, steps):
         """`steps` steps spread evenly from T - 1 down to 0, int64 [steps].

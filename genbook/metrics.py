@@ -31,5 +31,6 @@ def empty_share(codes, drawn, radius=0.25):
     """
     codes, drawn = np.asarray(codes), np.asarray(drawn)
     spread = codes.std(axis=0)
+    spread[spread == 0] = 1.0  # a dimension that never changes needs no scale
     distance, _ = cKDTree(codes / spread).query(drawn / spread)
     return float((distance > radius).mean())

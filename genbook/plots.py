@@ -5,6 +5,8 @@ white page and on a dark one; curves differ in their dashes and classes in their
 they are readable without colour.
 """
 
+from itertools import cycle
+
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
@@ -131,9 +133,10 @@ def loss_curves(history, keys=("loss",), ylabel="nats per image", window=25):
     history: dict of arrays [steps]. keys: which to draw.
     """
     figure, axis = plt.subplots(figsize=(WIDTH, 2.5), layout="constrained")
-    for key, colour, dash in zip(keys, COLOURS, DASHES, strict=False):
-        y = np.convolve(history[key], np.ones(window) / window, mode="valid")
-        axis.plot(np.arange(len(y)) + window, y, color=colour, linestyle=dash, label=key)
+    for key, colour, dash in zip(keys, cycle(COLOURS), cycle(DASHES), strict=False):
+        width = min(window, len(history[key]))
+        y = np.convolve(history[key], np.ones(width) / width, mode="valid")
+        axis.plot(np.arange(len(y)) + width, y, color=colour, linestyle=dash, label=key)
     axis.set(xlabel="step", ylabel=ylabel)
     if len(keys) > 1:
         axis.legend()
@@ -144,7 +147,7 @@ def loss_curves(history, keys=("loss",), ylabel="nats per image", window=25):
 def curves(x, ys, xlabel="", ylabel="", yscale="linear"):
     """Curves over one x: a dict of label -> array of the length of x."""
     figure, axis = plt.subplots(figsize=(WIDTH, 2.5), layout="constrained")
-    for (label, y), colour, dash in zip(ys.items(), COLOURS, DASHES, strict=False):
+    for (label, y), colour, dash in zip(ys.items(), cycle(COLOURS), cycle(DASHES), strict=False):
         axis.plot(x, np.asarray(y), color=colour, linestyle=dash, label=label)
     axis.set(xlabel=xlabel, ylabel=ylabel, yscale=yscale)
     if len(ys) > 1:
@@ -156,7 +159,7 @@ def curves(x, ys, xlabel="", ylabel="", yscale="linear"):
 def histograms(samples, bins=60, xlabel="", curve=None):
     """Histograms as densities: a dict of label -> array. curve: (x, y, label) drawn over them."""
     figure, axis = plt.subplots(figsize=(WIDTH, 2.5), layout="constrained")
-    for (label, values), colour in zip(samples.items(), COLOURS, strict=False):
+    for (label, values), colour in zip(samples.items(), cycle(COLOURS), strict=False):
         axis.hist(np.asarray(values).ravel(), bins=bins, density=True, color=colour, alpha=0.55,
                   label=label)
     if curve is not None:

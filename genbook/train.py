@@ -48,6 +48,8 @@ def fit(model, loss, images, *, steps, batch_size=128, lr=1e-3, ema=None, seed=0
         raise ValueError(f"steps must be at least 1, got {steps}")
     if ema is not None and not 0 < ema < 1:
         raise ValueError(f"ema must be between 0 and 1, got {ema}")
+    if not all(c.isalnum() or c in " -_." for c in name):
+        raise ValueError(f"name must consist of letters, digits, spaces and -_., got {name!r}")
     cpu.tune()
     run = _Run(model, loss, images, steps, batch_size, lr, ema, seed)
     runs = os.environ.get("GENBOOK_RUNS")
@@ -74,7 +76,7 @@ def batches(n, batch_size, seed):
 
 
 class MovingAverage:
-    """The exponential moving average of a model's floating-point state, buffers included.
+    """The exponential moving average of a model's float32 state, buffers included.
 
     After n updates the decay is min(decay, (1 + n) / (10 + n)), so that the random starting
     weights are forgotten quickly. State: float32, as the model's.
@@ -83,16 +85,17 @@ class MovingAverage:
     def __init__(self, model, decay):
         self.decay = decay
         self.updates = 0
-        self.state = {k: v.clone() for k, v in model.state_dict().items()}
+        floats = {k: v for k, v in model.state_dict().items() if v.dtype == paddle.float32}
+        self.state = {k: v.clone() for k, v in floats.items()}
 
     @paddle.no_grad()
     def update(self, model):
         """Move the average towards the model's present state."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        for key, value in model.state_dict().items():
-            average = self.state[key]
-            average.set_value(average * decay + value * (1 - decay))
+        state = model.state_dict()
+        for key, average in self.state.items():
+            average.set_value(average * decay + state[key] * (1 - decay))
 
 
 def load_weights(model, weights):
@@ -145,13 +148,16 @@ class _Run:
                 bar.set_postfix(loss=f"{losses['loss']:.4g}", refresh=False)
                 bar.update()
         if average:
-            model.set_state_dict(average.state)
-        return {key: np.array([row[key] for row in history]) for key in history[0]}
+            model.set_state_dict({**model.state_dict(), **average.state})
+        return {key: np.array([row[key] for row in history]) for key in sorted(history[0])}
 
     def _step(self, index, optimizer, step):
         losses = self.loss(self.model, paddle.to_tensor(self.images[index]))
         if not isinstance(losses, dict):
             losses = {"loss": losses}
+        if "loss" not in losses or any(value.size != 1 for value in losses.values()):
+            shapes = {key: list(value.shape) for key, value in losses.items()}
+            raise ValueError(f'the loss must give scalars, one of them "loss"; got {shapes}')
         losses["loss"].backward()
         values = {key: float(value) for key, value in losses.items()}
         if not math.isfinite(values["loss"]):
@@ -169,7 +175,9 @@ def _kept(run, folder, name):
     with FileLock(folder / f"{file.stem}.lock"):  # pages built side by side share their runs
         if file.exists():
             try:
-                return _load_run(file, run.model)
+                history = _load_run(file, run.model)
+                os.utime(file)  # used again: not yet one to forget
+                return history
             except (SafetensorError, OSError):
                 file.unlink()  # damaged: train again
         history = run.train(name)

@@ -1,4 +1,4 @@
-"""The network that predicts the noise: a small U-Net that is told the step t."""
+"""The network that tells noise from image: a small U-Net that is told the step t."""
 
 import math
 

@@ -24,7 +24,7 @@ def reparameterize(mu, logvar, eps=None):
 def gaussian_kl(mu, logvar):
     """KL(N(mu, sigma^2) || N(0, I)) of each row, in nats, summed over the J dimensions.
 
-    mu, logvar: [N, J], with logvar = log sigma^2. Returns [N], never below 0.
+    mu, logvar: [N, J], with logvar = log sigma^2. Returns [N], >= 0 up to rounding.
     Source: Kingma & Welling (2014), appendix B.
     """
     return 0.5 * (logvar.exp() + mu.square() - 1.0 - logvar).sum(axis=1)
@@ -80,12 +80,13 @@ def region_weighted_loss(
 
 
 def vae_loss(model, x, pixel_loss=bernoulli_nll, beta=1.0):
-    """The negative ELBO of `model` on a batch, in nats per image, and its two terms.
+    """The loss of a VAE on a batch, in nats per image, and its two terms.
 
     model: a VAE. x: [N, C, H, W] in [0, 1]. beta: the weight of the KL divergence,
-    >= 0; with 1 the loss bounds -log p(x), up to the constant that `pixel_loss` leaves
-    out. Returns a dict of scalars, means over the batch, in which "loss" is
-    "reconstruction" + beta * "kl".
+    >= 0. With 1 and a `pixel_loss` that is a negative log-likelihood, the loss bounds
+    -log p(x) from above, up to the constant that `pixel_loss` leaves out; cross-entropy
+    is one for black and white pixels only. Returns a dict of scalars, means over the
+    batch, in which "loss" is "reconstruction" + beta * "kl".
     Source: Kingma & Welling (2014), equation 10; beta as in Higgins et al. (2017).
     """
     x_hat, mu, logvar = model(x)

@@ -68,6 +68,28 @@ def test_a_result_of_code_that_changed_meanwhile_is_not_kept(book):
     assert book.build().ran() == {"a"}
 
 
+def test_a_page_that_warns_is_not_kept(book):
+    once = "import os, sys\nif not os.path.exists('seen'):\n" \
+           "    open('seen', 'w').close()\n    print('a passing trouble', file=sys.stderr)"
+    book.page("a", cell(once))
+    build = book.build()
+    assert build.code == 1
+    assert "a passing trouble" in build.err
+    assert book.build().ran() == {"a"}
+
+
+def test_trainings_that_nobody_uses_are_forgotten(book):
+    runs = book.root / "_build/runs"
+    runs.mkdir(parents=True)
+    for name, days in {"old": 40, "new": 3}.items():
+        (runs / f"{name}.safetensors").write_bytes(b"weights")
+        then = time.time() - days * 86_400
+        os.utime(runs / f"{name}.safetensors", (then, then))
+    book.page("a", cell("print(1)"))
+    assert book.build().ran() == {"a"}
+    assert [path.name for path in runs.iterdir()] == ["new.safetensors"]
+
+
 def test_pages_that_finished_before_a_failure_are_kept(book):
     done = book.root / "done"
     book.page("good", cell(f"open({str(done)!r}, 'w').close()"))

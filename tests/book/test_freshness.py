@@ -52,12 +52,16 @@ def test_another_lock_file_runs_every_page(two_pages):
     assert two_pages.build().ran() == {"a", "b"}
 
 
-def test_other_data_run_every_page(two_pages, tmp_path):
+def test_other_data_run_the_pages_that_name_them(two_pages, tmp_path):
+    two_pages.page("b", cell("print('mnist')"))
+    assert two_pages.build().ran() == {"b"}
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "images.gz").write_bytes(b"pixels")
     two_pages.env["GENBOOK_DATA"] = str(tmp_path / "data")
-    assert two_pages.build().ran() == {"a", "b"}
+    assert two_pages.build().ran() == {"b"}
     assert two_pages.build().ran() == set()
+    (tmp_path / "data" / "images.gz").write_bytes(b"other pixels")
+    assert two_pages.build().ran() == {"b"}
 
 
 def test_a_page_whose_imports_cannot_be_told_depends_on_all_modules(book):
@@ -88,9 +92,9 @@ def append(book, module, line="\n# edited\n"):
 
 
 def runs(book):
-    """The finished trainings that are kept: their names, each with when it was written."""
+    """The finished trainings that are kept: the name and the key of each."""
     files = (book.root / "_build/runs").glob("*.safetensors")
-    return {(file.name.rsplit("-", 1)[0], file.stat().st_mtime_ns) for file in files}
+    return {tuple(file.stem.rsplit("-", 1)) for file in files}
 
 
 def test_an_edit_retrains_what_it_touches_and_redraws_the_rest(book):
@@ -111,3 +115,15 @@ def test_an_edit_retrains_what_it_touches_and_redraws_the_rest(book):
     before = runs(book)
     assert book.build().ran() == {"a"}
     assert {name for name, _ in runs(book) - before} == {"baseline VAE", "diffusion"}
+
+
+def test_a_training_is_kept_under_the_code_that_ran_it(book):
+    """An edit after the import and before the training must not pass old results for new."""
+    book.page("a", cell(TRAIN.replace("images =", """
+if "edited" not in open("../genbook/vae.py").read():
+    open("../genbook/vae.py", "a").write("# edited")
+images =""")))
+    assert book.build().code == 1
+    before = runs(book)
+    assert book.build().ran() == {"a"}
+    assert [name for name, _ in runs(book) - before] == ["baseline VAE"]

@@ -2,7 +2,7 @@ import numpy as np
 import paddle
 import pytest
 
-from genbook.autoencoder import AutoEncoder
+from genbook.autoencoder import AutoEncoder, draw_codes
 
 
 @pytest.fixture
@@ -54,5 +54,16 @@ def test_convolution_at_a_corner_by_hand(model):
 
 
 def test_sides_that_pooling_would_cut_are_refused(model):
-    with pytest.raises(ValueError, match="multiples of 4"):
-        model(paddle.rand([1, 3, 10, 12]))
+    for use in (model, model.encode):
+        with pytest.raises(ValueError, match="multiples of 4"):
+            use(paddle.rand([1, 3, 10, 12]))
+
+
+def test_drawn_codes_have_the_moments_of_each_component():
+    paddle.seed(0)
+    codes = paddle.to_tensor([[0.0, 5.0], [2.0, 5.0]])  # means 1 and 5, deviations 1 and 0
+    drawn = draw_codes(codes, 100_000).numpy()
+    assert drawn.shape == (100_000, 2)
+    assert abs(drawn[:, 0].mean() - 1) < 4 / np.sqrt(100_000)
+    assert abs(drawn[:, 0].std() - 1) < 4 / np.sqrt(200_000)
+    assert (drawn[:, 1] == 5).all()

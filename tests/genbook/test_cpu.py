@@ -41,6 +41,20 @@ def test_fast_bias_changes_no_bit(stock, shape, monkeypatch):
         np.testing.assert_array_equal(a, b)
 
 
+def test_layers_really_use_the_fast_bias(stock, monkeypatch):
+    biases = []
+
+    def spy(convolve):
+        return lambda x, w, bias=None, *a, **k: biases.append(bias) or convolve(x, w, bias, *a, **k)
+
+    monkeypatch.setattr(F.conv, "_conv_nd", spy(stock[0]))
+    monkeypatch.setattr(F, "conv2d_transpose", spy(stock[1]))
+    cpu.add_bias_fast()
+    nn.Conv2D(1, 2, 3)(paddle.ones([1, 1, 8, 8]))
+    nn.Conv2DTranspose(1, 2, 2)(paddle.ones([1, 1, 8, 8]))
+    assert biases == [None, None]
+
+
 def test_fast_bias_leaves_other_layouts_alone(stock, monkeypatch):
     monkeypatch.setattr(F.conv, "_conv_nd", stock[0])
     paddle.seed(0)
@@ -69,12 +83,12 @@ def test_tune_can_be_called_again():
 
 def test_denormals_are_flushed_inside_the_block_and_nowhere_else():
     tiny = paddle.full([8], 1e-38)
+    denormal = tiny * 0.5
     with cpu.flush_denormals():
-        inside = (tiny * 0.5).numpy()
-    outside = (tiny * 0.5).numpy()
-    assert (outside > 0).all()
+        results = (tiny * 0.5).numpy(), (denormal * 2.0).numpy()  # as a result, as an input
+    assert (denormal > 0).all() and (tiny * 0.5 > 0).all()
     if cpu.can_flush_denormals():
-        assert (inside == 0).all()
+        assert not np.any(results)
 
 
 def test_flushing_ends_with_an_error_as_well():

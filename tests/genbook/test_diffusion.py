@@ -132,6 +132,12 @@ def test_noise_and_start_are_recovered(diffusion):
     )
 
 
+@pytest.mark.parametrize("t", [-1, T])
+def test_steps_out_of_range_are_refused(diffusion, t):
+    with pytest.raises(IndexError, match=f"from 0 to {T - 1}"):
+        diffusion.q_sample(pixel(0.0), steps(t))
+
+
 # The posterior
 
 
@@ -259,6 +265,15 @@ def test_ddim_with_eta_1_is_the_ddpm_step(diffusion):
             lambda x, t: output, x_t, steps(t, 6), steps(t - 1, 6), eta=1.0, noise=noise
         )
         np.testing.assert_allclose(ddim.numpy(), ddpm.numpy(), atol=2e-4)
+
+
+def test_ddim_is_exact_for_long_schedules_as_well():
+    diffusion = GaussianDiffusion(cosine_beta_schedule(4000))
+    zero, noise = pixel(0.0), pixel(1.0)
+    model = model_of(zero, diffusion)
+    for t in (1, 2, 50, 3999):
+        x = diffusion.ddim_sample(model, zero, steps(t), steps(t - 1), 1.0, noise)
+        np.testing.assert_allclose(x.item() ** 2, diffusion.posterior_variance[t], rtol=1e-5)
 
 
 def test_ddim_jumps_along_the_exact_path(diffusion):

@@ -18,11 +18,12 @@ def package(tmp_path, monkeypatch):
         for name, source in files.items():
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).write_text(source)
-        of_modules.cache_clear()
+        fingerprint.read_sources()
 
     write({"__init__.py": ""})
     yield write
-    of_modules.cache_clear()
+    monkeypatch.undo()
+    fingerprint.read_sources()
 
 
 def test_digest_counts_the_borders():
@@ -98,6 +99,7 @@ def scaled(factor):
     (partial(max, 1), partial(max, 2)),
     (scaled(2), scaled(3)),
     (np.zeros, np.ones),
+    ({"a": 1}.get, {"a": 2}.get),
 ])
 def test_different_values_differ(one, other):
     assert of_value(one) != of_value(other)
@@ -148,6 +150,76 @@ def test_networks_count_with_their_weights():
     network.weight.set_value(network.weight + 1)
     assert of_value(network) != before
     assert of_value(network.weight) == of_value(network.weight.numpy())
+
+
+def networks():
+    """Pairs that differ in one thing that is not a weight."""
+    nn = pytest.importorskip("paddle").nn
+    frozen = nn.Linear(2, 3)
+    frozen.weight.stop_gradient = True
+    return [
+        (nn.Sequential(nn.Linear(2, 3), nn.ReLU()), nn.Sequential(nn.Linear(2, 3), nn.Tanh())),
+        (nn.Dropout(0.1), nn.Dropout(0.9)),
+        (nn.MaxPool2D(2, 2), nn.MaxPool2D(3, 3)),
+        (nn.Linear(2, 3), frozen),
+    ]
+
+
+@pytest.mark.parametrize("index", range(4))
+def test_networks_count_with_their_layers_and_settings(index):
+    one, other = networks()[index]
+    other.set_state_dict(one.state_dict())
+    assert of_value(one) != of_value(other)
+
+
+def test_networks_built_alike_agree():
+    nn = pytest.importorskip("paddle").nn
+    one, other = (nn.Sequential(nn.Conv2D(1, 2, 3), nn.BatchNorm2D(2)) for _ in range(2))
+    other.set_state_dict(one.state_dict())
+    other.eval()
+    assert of_value(one) == of_value(other)
+
+
+CLASS = """
+class Small(Base):
+    scale = 1
+    def __init__(self):
+        super().__init__()
+    def forward(self, x):
+        return self.scale * x
+    @staticmethod
+    def helper(x):
+        return x + 5
+"""
+
+
+@pytest.mark.parametrize("old, new", [
+    ("scale = 1", "scale = 2"), ("self.scale * x", "self.scale + x"), ("x + 5", "x + 6"),
+])
+def test_a_chapters_class_counts_with_all_that_it_defines(old, new):
+    def defined(source):
+        names = {"__name__": "__main__", "Base": dict}
+        exec(source, names)
+        return of_value(names["Small"])
+
+    assert defined(CLASS) == defined(CLASS)
+    assert defined(CLASS) != defined(CLASS.replace(old, new))
+
+
+def test_a_function_may_call_itself():
+    names = {"__name__": "__main__"}
+    exec("def f(n):\n    return n and n * f(n - 1)", names)
+    assert of_value(names["f"]) == of_value(names["f"])
+
+
+def test_a_process_hashes_the_code_that_it_runs(package, tmp_path):
+    package({"vae.py": "x = 1\n"})
+    before = of_modules(frozenset(["genbook.vae"]))
+    (tmp_path / "vae.py").write_text("x = 2\n")
+    of_modules.cache_clear()
+    assert of_modules(frozenset(["genbook.vae"])) == before
+    fingerprint.read_sources()
+    assert of_modules(frozenset(["genbook.vae"])) != before
 
 
 @pytest.mark.parametrize("value", [object(), iter([]), np.array([object()])],

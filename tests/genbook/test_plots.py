@@ -65,6 +65,19 @@ def test_colour_images_keep_their_channels():
     np.testing.assert_array_equal(plots._mosaic(colour, 1)[..., :3], colour[0].transpose(1, 2, 0))
 
 
+def test_a_loss_curve_keeps_its_level_however_short_it_is():
+    for steps in (1, 10, 100):
+        figure = plots.loss_curves({"loss": np.full(steps, 5.0)})
+        (line,) = figure.axes[0].lines
+        np.testing.assert_allclose(line.get_ydata(), 5.0)
+        assert line.get_xdata()[-1] == steps
+
+
+def test_every_curve_is_drawn():
+    figure = plots.curves(np.arange(3), {str(i): np.arange(3) + i for i in range(9)})
+    assert len(figure.axes[0].lines) == 9
+
+
 def test_tensors_are_drawn_as_arrays():
     np.testing.assert_array_equal(plots._mosaic(paddle.to_tensor(IMAGES), 4),
                                   plots._mosaic(IMAGES, 4))

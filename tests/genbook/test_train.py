@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import numpy as np
 import paddle
 import paddle.nn as nn
@@ -62,6 +66,35 @@ def test_training_lowers_the_loss():
     assert history["loss"][-30:].mean() < 0.5 * history["loss"][:10].mean()
 
 
+def test_two_steps_of_adam_by_hand():
+    # One weight w with the loss (w - 1)^2 / 2, whose gradient is w - 1.
+    model = nn.Linear(1, 1, bias_attr=False)
+    model.weight.set_value(paddle.zeros([1, 1]))
+    loss = lambda model, x: 0.5 * (model(paddle.ones([1, 1])) - 1).square().mean()  # noqa: E731
+    fit(model, loss, np.zeros((1, 1), "float32"), steps=2, batch_size=1, lr=0.1)
+    w = m = v = 0.0
+    for step in (0, 1):
+        gradient = w - 1
+        m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
+        m_hat, v_hat = m / (1 - 0.9 ** (step + 1)), v / (1 - 0.999 ** (step + 1))
+        w -= learning_rate(step, 2, 0.1) * m_hat / (np.sqrt(v_hat) + 1e-8)
+    np.testing.assert_allclose(model.weight.item(), w, rtol=1e-4)
+
+
+def test_training_runs_on_a_tuned_processor(monkeypatch):
+    seen = []
+    monkeypatch.setattr(train.cpu, "tune", lambda: seen.append("tuned"))
+    tiny = paddle.full([4], 1e-38)
+
+    def loss(model, x):
+        seen.append((tiny * 0.5).numpy().max())
+        return model(x).square().mean()
+
+    fit(Small(), loss, IMAGES, steps=1, batch_size=16)
+    assert seen[0] == "tuned"
+    assert seen[1] == 0 or not train.cpu.can_flush_denormals()
+
+
 def test_history_has_an_entry_for_each_step_and_loss():
     _, history = trained()
     assert set(history) == {"loss", "twice", "seconds"}
@@ -124,11 +157,21 @@ def test_the_model_is_left_ready_for_use():
 
 @pytest.mark.parametrize("settings, word", [
     ({"batch_size": 61}, "60 images"), ({"batch_size": 0}, "batch_size"), ({"steps": 0}, "steps"),
-    ({"ema": 1.0}, "ema"), ({"ema": -0.1}, "ema"),
+    ({"ema": 1.0}, "ema"), ({"ema": -0.1}, "ema"), ({"name": "a/b"}, "a/b"),
 ])
 def test_bad_arguments_are_refused_before_anything_is_trained(settings, word):
     with pytest.raises(ValueError, match=word):
         trained(**settings)
+
+
+@pytest.mark.parametrize("bad", [
+    lambda model, x: {"kl": model(x).mean()},
+    lambda model, x: model(x),
+    lambda model, x: {"loss": model(x).mean(), "kl": model(x)},
+])
+def test_a_loss_that_is_no_scalar_is_refused(bad):
+    with pytest.raises(ValueError, match="scalars"):
+        fit(Small(), bad, IMAGES, steps=3, batch_size=16)
 
 
 def test_a_loss_that_is_not_finite_stops_at_once():
@@ -176,6 +219,7 @@ def test_an_identical_run_is_loaded_and_equal_to_the_bit(counted, ema):
     (one, h1), (two, h2) = trained(ema=ema), trained(ema=ema)
     assert len(counted) == 1
     assert same(weights(one), weights(two)) and same(h1, h2)
+    assert list(h1) == list(h2)
     assert not two.training
 
 
@@ -199,6 +243,40 @@ def test_other_data_and_another_loss_are_trained_anew(counted):
     run(factor=2.0)
     run()
     assert len(counted) == 3
+
+
+def test_another_paddle_trains_anew(counted, monkeypatch):
+    trained()
+    monkeypatch.setattr(paddle, "__version__", "0.0")
+    trained()
+    assert len(counted) == 2
+
+
+SIDE_BY_SIDE = """
+import sys, time
+import numpy as np
+import paddle
+from genbook import train
+
+original = train._Run.train
+def slow(self, name):
+    print("trained", flush=True)
+    time.sleep(1)
+    return original(self, name)
+train._Run.train = slow
+paddle.seed(0)
+loss = lambda model, x: model(x).square().mean()
+train.fit(paddle.nn.Linear(2, 2), loss, np.ones((4, 2), "float32"), steps=2, batch_size=4)
+"""
+
+
+def test_two_processes_share_one_training(tmp_path):
+    env = {**os.environ, "GENBOOK_RUNS": str(tmp_path), "GENBOOK_PROGRESS": os.devnull}
+    both = [subprocess.Popen([sys.executable, "-W", "ignore", "-c", SIDE_BY_SIDE], env=env,
+                             stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = "".join(process.communicate(timeout=60)[0] for process in both)
+    assert [process.returncode for process in both] == [0, 0]
+    assert said.count("trained") == 1
 
 
 def test_randomness_afterwards_is_the_same_whether_trained_or_loaded(counted):

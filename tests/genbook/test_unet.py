@@ -2,7 +2,7 @@ import numpy as np
 import paddle
 import pytest
 
-from genbook.unet import UNet, timestep_embedding
+from genbook.unet import ResBlock, UNet, timestep_embedding
 
 
 @pytest.mark.parametrize("channels, size", [(1, 16), (3, 28)])
@@ -63,3 +63,19 @@ def test_all_parameters_receive_gradients():
 def test_sides_that_halving_would_cut_are_refused():
     with pytest.raises(ValueError, match="multiples of 4"):
         UNet(1, 8)(paddle.randn([1, 1, 18, 16]), paddle.to_tensor([0]))
+
+
+def test_a_block_starts_as_its_shortcut():
+    paddle.seed(0)
+    x, temb = paddle.randn([2, 8, 4, 4]), paddle.randn([2, 6])
+    np.testing.assert_array_equal(ResBlock(8, 8, 6)(x, temb).numpy(), x.numpy())
+    block = ResBlock(8, 16, 6)
+    np.testing.assert_array_equal(block(x, temb).numpy(), block.shortcut(x).numpy())
+
+
+def test_an_image_does_not_depend_on_the_others_of_its_batch():
+    model = trained_a_little()
+    model.train()
+    x, t = paddle.randn([3, 1, 16, 16]), paddle.to_tensor([5, 400, 990])
+    together, alone = model(x, t), model(x[:1], t[:1])
+    np.testing.assert_allclose(together[:1].numpy(), alone.numpy(), rtol=1e-3, atol=1e-4)

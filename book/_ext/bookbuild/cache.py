@@ -8,26 +8,27 @@ and the data. It leaves out what cannot change a result: prose, captions, altern
 from __future__ import annotations
 
 import os
+import re
 from functools import cache, partial
 from pathlib import Path
 
-from genbook import fingerprint
+from genbook import data, fingerprint
 from jupyter_cache.cache.main import JupyterCacheBase
 from myst_nb.core.execute import cache as myst_nb_cache
 from myst_nb.core.read import create_nb_reader
 
 
 class BookCache(JupyterCacheBase):
-    """A jupyter-cache whose key holds the code that the cells import, and the `surroundings`."""
+    """A jupyter-cache whose key holds the code that the cells import, the lock and the data."""
 
-    def __init__(self, path, surroundings: str):
+    def __init__(self, path, lock: str):
         super().__init__(path)
-        self.surroundings = surroundings
+        self.lock = lock
 
     def create_hashed_notebook(self, nb, nb_metadata=("kernelspec",), cell_metadata=("tags",)):
         """The notebook's code cells, and the key of their results."""
         bare, cells = super().create_hashed_notebook(nb, nb_metadata, cell_metadata)
-        return bare, fingerprint.digest(cells, imported_code(nb), self.surroundings)
+        return bare, fingerprint.digest(cells, imported_code(nb), self.lock, data_state(nb))
 
     def key(self, nb) -> str:
         """Where the results of `nb` are kept."""
@@ -45,23 +46,27 @@ class BookCache(JupyterCacheBase):
 def of_book(app) -> BookCache:
     """The cache of the book being built."""
     path = app.env.mystnb_config.execution_cache_path
-    return BookCache(path, surroundings(Path(app.srcdir)))
+    return BookCache(path, locked_packages(Path(app.srcdir)))
 
 
 @cache
-def surroundings(root: Path) -> str:
-    """The hash of what every page depends on: the locked packages and the data."""
-    return fingerprint.digest((root / "requirements.txt").read_bytes(), data_state())
+def locked_packages(root: Path) -> str:
+    """The hash of the lock file."""
+    return fingerprint.digest((root / "requirements.txt").read_bytes())
 
 
-def data_state() -> str:
-    """Names, sizes and times of the data files; their content would take long to read."""
-    root = os.environ.get("GENBOOK_DATA")
-    if not root:
-        return "no data"
-    files = sorted(path for path in Path(root).rglob("*") if path.is_file())
-    stats = ((path.relative_to(root), path.stat()) for path in files)
-    return "\n".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats)
+def data_state(nb) -> str:
+    """Names, sizes and times of the data files, for a page that names a data set with files.
+
+    Their content would take long to read.
+    """
+    code = "".join(cell.source for cell in nb.cells if cell.cell_type == "code")
+    if not re.search(r"""["'](mnist|hanzi)["']""", code):
+        return ""
+    roots = [Path(root) for root in (os.environ.get("GENBOOK_DATA"), data.cache()) if root]
+    files = sorted(path for root in roots for path in root.rglob("*") if path.is_file())
+    stats = ((path, path.stat()) for path in files)
+    return "\n".join(f"{path} {stat.st_size} {stat.st_mtime_ns}" for path, stat in stats)
 
 
 def imported_code(nb) -> str:
@@ -73,15 +78,8 @@ def imported_code(nb) -> str:
         try:
             modules |= fingerprint.imported_modules(cell.source)
         except SyntaxError:  # a magic or a mistake: it may import anything
-            modules |= all_modules()
+            modules |= fingerprint.SOURCES.keys()
     return fingerprint.of_modules(frozenset(modules))
-
-
-def all_modules() -> set[str]:
-    """Every module of `genbook`."""
-    paths = (path.relative_to(fingerprint.PACKAGE.parent).with_suffix("")
-             for path in fingerprint.PACKAGE.rglob("*.py"))
-    return {".".join(path.parts).removesuffix(".__init__") for path in paths}
 
 
 def read_page(env, docname: str):
@@ -99,8 +97,8 @@ def use_book_cache(app):
     """Make myst-nb look for results in the book's cache."""
     if not hasattr(myst_nb_cache, "get_cache"):
         raise RuntimeError("myst-nb no longer takes its cache from `get_cache`; adapt cache.py")
-    where = surroundings(Path(app.srcdir))
-    myst_nb_cache.get_cache = partial(BookCache, surroundings=where)
+    lock = locked_packages(Path(app.srcdir))
+    myst_nb_cache.get_cache = partial(BookCache, lock=lock)
 
 
 def outdated(app, env, added, changed, removed):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import time
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 
@@ -36,15 +37,16 @@ def run_missing_pages(app, env, docnames):
         nb = read_page(env, docname)
         if nb is not None and not cache.holds(nb):
             pages.append(Page(docname, Path(env.doc2path(docname)), nb, build))
-    if pages:
-        list_fonts(build)
     known = last_seconds(cache) if pages else {}
     # The longest first, so that no core is left with it at the end; unknown ones may be long. The
     # front page comes last: it shows what the others have trained, and would wait for it.
     front = env.config.root_doc
     pages.sort(key=lambda page: (page.docname == front, -known.get(page.docname, float("inf"))))
     try:
+        if pages:
+            list_fonts(build)
         run(pages, cache)
+        forget_old_runs(build / "runs")
     # Sphinx would bury an exception's message under its own traceback; so end here.
     except Failed as failed:
         print(failed, file=sys.__stderr__, flush=True)
@@ -87,11 +89,26 @@ def keep(page: Page, future, key: str, cache) -> None:
         future.result()
     except Exception as error:
         raise Failed(failure(page, error)) from None
-    fingerprint.of_modules.cache_clear()
+    fingerprint.read_sources()
     if cache.key(page.nb) != key:
         raise Failed(f"{page.docname}: genbook was edited while this page ran; build again.")
+    if said := stderr(page):
+        raise Failed(f"{page.docname}: a cell wrote to stderr, and so on the page:\n\n{said}")
     results = CacheBundleIn(page.nb, page.docname, data={"execution_seconds": page.seconds})
     cache.cache_notebook_bundle(results, check_validity=False, overwrite=True)
+
+
+def stderr(page: Page) -> str:
+    """What the cells of `page` wrote to stderr: warnings, which no reader should meet."""
+    outputs = (output for cell in page.nb.cells for output in cell.get("outputs", ()))
+    return "".join(o.text for o in outputs if o.output_type == "stream" and o.name == "stderr")
+
+
+def forget_old_runs(runs: Path, days: float = 30) -> None:
+    """Delete the trainings that no page has used for so many days."""
+    for file in runs.glob("*"):
+        if time.time() - file.stat().st_mtime > days * 86_400:
+            file.unlink(missing_ok=True)
 
 
 def failure(page: Page, error: Exception) -> str:

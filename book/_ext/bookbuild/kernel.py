@@ -25,7 +25,7 @@ def list_fonts(build: Path) -> None:
     It does so on first use, takes its time, and says so on the page.
     """
     folder = build / "matplotlib"
-    if not folder.exists():
+    if not any(folder.glob("fontlist-*.json")):
         subprocess.run(
             [sys.executable, "-c", "import matplotlib.font_manager"], check=True,
             env={**os.environ, "MPLCONFIGDIR": str(folder)}, stderr=subprocess.DEVNULL,
@@ -80,7 +80,10 @@ class Page:
         kernel = getattr(self._client.km, "provisioner", None)
         if kernel is not None and kernel.pid:
             try:
-                os.killpg(kernel.pid, signal.SIGKILL)
+                if hasattr(os, "killpg"):
+                    os.killpg(kernel.pid, signal.SIGKILL)
+                else:  # Windows
+                    os.kill(kernel.pid, signal.SIGTERM)
             except ProcessLookupError:
                 pass
 
