@@ -6,7 +6,7 @@ from ..train import fit
 from ..unet import UNet
 
 
-def train_diffusion(images, diffusion, steps=2500, seed=0):
+def train_diffusion(images, diffusion, steps=3500, seed=0):
     """A UNet trained for `diffusion` on images [N, C, H, W] in [0, 1], and its history.
 
     diffusion: a GaussianDiffusion. Inside it images are in [-1, 1].
