@@ -1,4 +1,8 @@
-"""What the figures show, as numbers."""
+"""What the figures show, as numbers.
+
+A score of samples says something only beside the same score of real test images and
+the number of samples. `standard_error` tells how much it owes to chance.
+"""
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -34,3 +38,63 @@ def empty_share(codes, drawn, radius=0.25):
     spread[spread == 0] = 1.0  # a dimension that never changes needs no scale
     distance, _ = cKDTree(codes / spread).query(drawn / spread)
     return float((distance > radius).mean())
+
+
+def legibility(probabilities, threshold=0.9):
+    """The share of images that a judge names with at least this probability.
+
+    probabilities: [N, K], of each class. Returns a number in [0, 1].
+    """
+    return float((np.asarray(probabilities).max(axis=1) >= threshold).mean())
+
+
+def class_entropy(probabilities):
+    """How evenly the images spread over the classes that a judge sees in them.
+
+    probabilities: [N, K]. Each image counts for its most probable class. Returns the
+    entropy of the K shares over log K: 1 if all classes are equally frequent, 0 if
+    there is only one.
+    """
+    probabilities = np.asarray(probabilities)
+    classes = probabilities.shape[1]
+    counts = np.bincount(probabilities.argmax(axis=1), minlength=classes)
+    share = counts[counts > 0] / len(probabilities)
+    return float(-(share * np.log(share)).sum() / np.log(classes))
+
+
+def frechet_distance(a, b):
+    """The squared Frechet distance of two sets of features, each taken as normal.
+
+    a: [N, J]. b: [M, J]. Returns |mean_a - mean_b|^2 + tr(A + B - 2 (A B)^(1/2)), where
+    A and B are the covariances; 0 for equal sets. It falls with N and M, so compare at
+    equal numbers only. Source: Dowson & Landau (1982); Heusel et al. (2017),
+    arXiv:1706.08500.
+    """
+    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    # A B has the eigenvalues of the positive semi-definite A^(1/2) B A^(1/2).
+    root = np.sqrt(np.linalg.eigvals(cov_a @ cov_b).real.clip(min=0))
+    shift = a.mean(axis=0) - b.mean(axis=0)
+    return float(shift @ shift + np.trace(cov_a) + np.trace(cov_b) - 2 * root.sum())
+
+
+def nearest_distance(images, training):
+    """The Euclidean distance of each image to the nearest training image, over pixels.
+
+    images: [N, ...]. training: [M, ...]. Returns [N]. A sample much nearer than test
+    images are is a copy.
+    """
+    images, training = np.asarray(images), np.asarray(training)
+    tree = cKDTree(training.reshape(len(training), -1))
+    return tree.query(images.reshape(len(images), -1))[0]
+
+
+def standard_error(score, samples, repeats=200, seed=0):
+    """The standard error of score(samples) by the bootstrap: Efron (1979).
+
+    score: maps an array [N, ...] to a number. Returns the standard deviation of the
+    score over `repeats` draws of N samples with replacement.
+    """
+    samples, rng = np.asarray(samples), np.random.default_rng(seed)
+    draws = rng.integers(0, len(samples), (repeats, len(samples)))
+    return float(np.std([score(samples[draw]) for draw in draws], ddof=1))

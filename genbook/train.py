@@ -23,12 +23,13 @@ class TrainingError(RuntimeError):
     """A training run that cannot go on."""
 
 
-def fit(model, loss, images, *, steps, batch_size=128, lr=1e-3, ema=None, seed=0, name="model"):
+def fit(model, loss, *data, steps, batch_size=128, lr=1e-3, ema=None, seed=0, name="model"):
     """Train `model` for `steps` steps of Adam and return the history of the losses.
 
-    loss: maps (model, batch) to a scalar tensor to minimise, or to a dict of scalar tensors whose
-    entry "loss" is minimised. images: numpy float32 [N, ...], of which each step takes
-    `batch_size` at random, without repetition until all were seen. lr: the peak learning rate;
+    loss: maps (model, *batch) to a scalar tensor to minimise, or to a dict of scalar tensors whose
+    entry "loss" is minimised. data: numpy arrays [N, ...], usually images alone or images and
+    their labels; each step takes the same `batch_size` places of all of them, at random and
+    without repetition until all were seen. lr: the peak learning rate;
     see `learning_rate`. ema: decay of the moving average of the weights, in (0, 1); the model is
     left with the averaged weights. seed: of the batches and of all noise drawn in the loss. The
     same seed, model and data give bit-identical weights on one machine. name: shown beside the
@@ -42,8 +43,10 @@ def fit(model, loss, images, *, steps, batch_size=128, lr=1e-3, ema=None, seed=0
 
     Raises ValueError for a bad argument, TrainingError where the loss is not finite.
     """
-    if not 1 <= batch_size <= len(images):
-        raise ValueError(f"batch_size must be from 1 to the {len(images)} images, got {batch_size}")
+    if len({len(array) for array in data}) != 1:
+        raise ValueError(f"data must be arrays of one length, got {[len(a) for a in data]}")
+    if not 1 <= batch_size <= len(data[0]):
+        raise ValueError(f"batch_size must be from 1 to the {len(data[0])} images, got {batch_size}")
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
     if ema is not None and not 0 < ema < 1:
@@ -51,7 +54,7 @@ def fit(model, loss, images, *, steps, batch_size=128, lr=1e-3, ema=None, seed=0
     if not all(c.isalnum() or c in " -_." for c in name):
         raise ValueError(f"name must consist of letters, digits, spaces and -_., got {name!r}")
     cpu.tune()
-    run = _Run(model, loss, images, steps, batch_size, lr, ema, seed)
+    run = _Run(model, loss, data, steps, batch_size, lr, ema, seed)
     runs = os.environ.get("GENBOOK_RUNS")
     history = _kept(run, Path(runs), name) if runs else run.train(name)
     paddle.seed(seed)  # so that what follows does not depend on whether the run was loaded
@@ -117,8 +120,8 @@ def load_weights(model, weights):
 class _Run:
     """One training run: what goes into it, and the loop."""
 
-    def __init__(self, model, loss, images, steps, batch_size, lr, ema, seed):
-        self.model, self.loss, self.images = model, loss, images
+    def __init__(self, model, loss, data, steps, batch_size, lr, ema, seed):
+        self.model, self.loss, self.data = model, loss, data
         self.steps, self.batch_size, self.lr, self.ema, self.seed = steps, batch_size, lr, ema, seed
 
     def fingerprint(self):
@@ -133,7 +136,7 @@ class _Run:
         model.train()
         optimizer = paddle.optimizer.Adam(self.lr, parameters=model.parameters())
         average = MovingAverage(model, self.ema) if self.ema else None
-        indices = batches(len(self.images), self.batch_size, self.seed)
+        indices = batches(len(self.data[0]), self.batch_size, self.seed)
         history = []
         start = time.perf_counter()
         with cpu.flush_denormals(), _progress(self.steps, name) as bar, warnings.catch_warnings():
@@ -152,7 +155,8 @@ class _Run:
         return {key: np.array([row[key] for row in history]) for key in sorted(history[0])}
 
     def _step(self, index, optimizer, step):
-        losses = self.loss(self.model, paddle.to_tensor(self.images[index]))
+        batch = (paddle.to_tensor(array[index]) for array in self.data)
+        losses = self.loss(self.model, *batch)
         if not isinstance(losses, dict):
             losses = {"loss": losses}
         if "loss" not in losses or any(value.size != 1 for value in losses.values()):

@@ -95,6 +95,25 @@ def test_training_runs_on_a_tuned_processor(monkeypatch):
     assert seen[1] == 0 or not train.cpu.can_flush_denormals()
 
 
+def test_images_and_labels_stay_together():
+    images = np.arange(40, dtype="float32").reshape(40, 1)
+    pairs = []
+
+    def loss(model, x, label):
+        pairs.extend(zip(x.numpy().ravel(), label.numpy(), strict=True))
+        return model(x).square().mean()
+
+    fit(nn.Linear(1, 1), loss, images, 3 * np.arange(40), steps=10, batch_size=8)
+    assert len(set(pairs)) == 40
+    assert all(label == 3 * image for image, label in pairs)
+
+
+@pytest.mark.parametrize("data", [(), (IMAGES, np.zeros(59))])
+def test_data_of_different_lengths_are_refused(data):
+    with pytest.raises(ValueError, match="one length"):
+        fit(Small(), noisy_loss, *data, steps=3, batch_size=16)
+
+
 def test_history_has_an_entry_for_each_step_and_loss():
     _, history = trained()
     assert set(history) == {"loss", "twice", "seconds"}
