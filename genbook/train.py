@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import paddle
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 from tqdm import tqdm
@@ -176,7 +177,7 @@ def _kept(run, folder, name):
     folder.mkdir(parents=True, exist_ok=True)
     key = run.fingerprint()
     file = folder / f"{name}-{key[:16]}.safetensors"
-    with FileLock(folder / f"{file.stem}.lock"):  # pages built side by side share their runs
+    with _locked(folder / f"{file.stem}.lock", name):
         if file.exists():
             try:
                 history = _load_run(file, run.model)
@@ -187,6 +188,22 @@ def _kept(run, folder, name):
         history = run.train(name)
         _save_run(file, run.model, history)
     return history
+
+
+@contextlib.contextmanager
+def _locked(path, name):
+    """Hold the lock of a run: processes side by side train it once and share the result."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        with _report() as stream:
+            print(f"waiting: another process is training {name}", file=stream)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _save_run(file, model, history):
@@ -211,12 +228,25 @@ def _load_run(file, model):
     return parts["history"]
 
 
-def _progress(steps, name):
-    """A progress bar on the terminal, or in the file that GENBOOK_PROGRESS names.
+@contextlib.contextmanager
+def _report():
+    """Where to tell how far a training is: stderr, or the file that GENBOOK_PROGRESS names.
 
     While a chapter is executed, what goes to stderr would end up on its page; the build reads the
     file and shows it on the terminal.
     """
     path = os.environ.get("GENBOOK_PROGRESS")
-    stream = open(path, "a", encoding="utf-8") if path else sys.stderr
-    return tqdm(total=steps, desc=name, file=stream, mininterval=0.5, dynamic_ncols=not path)
+    if not path:
+        yield sys.stderr
+        return
+    with open(path, "a", encoding="utf-8") as file:
+        yield file
+
+
+@contextlib.contextmanager
+def _progress(steps, name):
+    """A progress bar."""
+    with _report() as stream:
+        live = stream is sys.stderr
+        with tqdm(total=steps, desc=name, file=stream, mininterval=0.5, dynamic_ncols=live) as bar:
+            yield bar

@@ -133,6 +133,19 @@ def test_two_pages_run_side_by_side(book):
     assert book.build().ran() == {"a", "b"}
 
 
+@pytest.mark.skipif((os.cpu_count() or 1) != 2, reason="counts on two cores")
+def test_a_page_that_waits_for_a_training_leaves_its_core(book):
+    """Two pages wait for the third, which can only run beside them if their cores are free."""
+    wait = ("import os, time\nwith open(os.environ['GENBOOK_PROGRESS'], 'a') as log:\n"
+            "    print('waiting: another process is training it', file=log)\nend = time.time() + 30\n"
+            "while not os.path.exists('trained.txt'):\n"
+            "    assert time.time() < end\n    time.sleep(.1)")
+    book.page("a", cell("open('trained.txt', 'w').close()"))
+    book.page("b", cell(wait))
+    book.page("c", cell(wait))
+    assert book.build().ran() == {"a", "b", "c"}
+
+
 def test_the_kernel_is_the_builds_own_python(book, tmp_path):
     spec = {"argv": ["/bin/false", "{connection_file}"], "display_name": "x", "language": "python"}
     for folder in (book.root / ".local/share/jupyter", tmp_path / "elsewhere"):

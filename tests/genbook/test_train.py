@@ -290,12 +290,15 @@ train.fit(paddle.nn.Linear(2, 2), loss, np.ones((4, 2), "float32"), steps=2, bat
 
 
 def test_two_processes_share_one_training(tmp_path):
-    env = {**os.environ, "GENBOOK_RUNS": str(tmp_path), "GENBOOK_PROGRESS": os.devnull}
+    env = {**os.environ, "GENBOOK_RUNS": str(tmp_path)}
+    log = tmp_path / "progress.log"
+    env["GENBOOK_PROGRESS"] = str(log)
     both = [subprocess.Popen([sys.executable, "-W", "ignore", "-c", SIDE_BY_SIDE], env=env,
                              stdout=subprocess.PIPE, text=True) for _ in range(2)]
     said = "".join(process.communicate(timeout=60)[0] for process in both)
     assert [process.returncode for process in both] == [0, 0]
     assert said.count("trained") == 1
+    assert log.read_text().count("waiting: another process") == 1
 
 
 def test_randomness_afterwards_is_the_same_whether_trained_or_loaded(counted):

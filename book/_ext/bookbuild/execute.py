@@ -38,10 +38,8 @@ def run_missing_pages(app, env, docnames):
         if nb is not None and not cache.holds(nb):
             pages.append(Page(docname, Path(env.doc2path(docname)), nb, build))
     known = last_seconds(cache) if pages else {}
-    # The longest first, so that no core is left with it at the end; unknown ones may be long. The
-    # front page comes last: it shows what the others have trained, and would wait for it.
-    front = env.config.root_doc
-    pages.sort(key=lambda page: (page.docname == front, -known.get(page.docname, float("inf"))))
+    # The longest first, so that no core is left with it at the end; unknown ones may be long.
+    pages.sort(key=lambda page: -known.get(page.docname, float("inf")))
     try:
         if pages:
             list_fonts(build)
@@ -62,10 +60,11 @@ def run(pages: list[Page], cache) -> None:
     keys = {page: cache.key(page.nb) for page in pages}
     progress = Progress(sys.__stderr__)
     waiting, running = list(pages), {}
-    with ThreadPoolExecutor(cores()) as pool:
+    with ThreadPoolExecutor(max(1, len(pages))) as pool:
         try:
             while waiting or running:
-                while waiting and len(running) < cores():
+                # A page that waits for a training of another page leaves its core to a third.
+                while waiting and sum(not page.waits() for page in running.values()) < cores():
                     page = waiting.pop(0)
                     running[pool.submit(page.run)] = page
                     progress.started(page)

@@ -103,6 +103,10 @@ class Page:
         lines = [line.strip() for line in text.replace("\r", "\n").split("\n")]
         return next((line for line in reversed(lines) if line), "")
 
+    def waits(self) -> bool:
+        """Whether the page waits for a training that another page is busy with."""
+        return self.training().startswith("waiting")
+
     def _on_cell_start(self, cell, cell_index):
         if self._stopped:
             raise Stopped
