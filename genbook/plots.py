@@ -159,9 +159,13 @@ def curves(x, ys, xlabel="", ylabel="", yscale="linear"):
 def histograms(samples, bins=60, xlabel="", curve=None):
     """Histograms as densities: a dict of label -> array. curve: (x, y, label) drawn over them."""
     figure, axis = plt.subplots(figsize=(WIDTH, 2.5), layout="constrained")
-    for (label, values), colour in zip(samples.items(), cycle(COLOURS), strict=False):
-        axis.hist(np.asarray(values).ravel(), bins=bins, density=True, color=colour, alpha=0.55,
-                  label=label)
+    for (label, values), colour, dash in zip(
+        samples.items(), cycle(COLOURS), cycle(DASHES), strict=False
+    ):
+        values = np.asarray(values).ravel()
+        axis.hist(values, bins=bins, density=True, color=colour, alpha=0.2)
+        axis.hist(values, bins=bins, density=True, color=colour, histtype="step",
+                  linestyle=dash, linewidth=1.6, label=label)
     if curve is not None:
         x, y, label = curve
         axis.plot(x, y, color=INK, label=label)
