@@ -108,7 +108,7 @@ def show(site):
     """A function that shows a page of the site in a browser and returns the page's final HTML."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
-        pytest.skip("no browser")
+        pytest.skip("no Chromium or Chrome is installed, so no page can be opened")
     handler = partial(QuietHandler, directory=str(site))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
