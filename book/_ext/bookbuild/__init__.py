@@ -1,12 +1,13 @@
 """What building this book takes beyond Jupyter Book, one idea per module.
 
-    cache     a page's results are kept under everything they depend on
-    execute   the pages that must run do so side by side, one per core
-    kernel    one page in one kernel
-    progress  what runs now, on the terminal
-    pictures  every picture has a caption and words for those who cannot see it
-    offline   MathJax is served from the site itself
-    report    how the build ended
+    cache      a page's results are kept under everything they depend on
+    equations  the numbered equations, and the checks that vouch for them
+    execute    the pages that must run do so side by side, one per core
+    kernel     one page in one kernel
+    progress   what runs now, on the terminal
+    pictures   every picture has a caption and words for those who cannot see it
+    offline    MathJax is served from the site itself
+    report     how the build ended
 """
 
 from . import cache, execute, offline, pictures, report

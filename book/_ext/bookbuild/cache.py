@@ -17,6 +17,8 @@ from jupyter_cache.cache.main import JupyterCacheBase
 from myst_nb.core.execute import cache as myst_nb_cache
 from myst_nb.core.read import create_nb_reader
 
+from . import equations
+
 
 class BookCache(JupyterCacheBase):
     """A jupyter-cache whose key holds the code that the cells import, the lock and the data."""
@@ -28,7 +30,8 @@ class BookCache(JupyterCacheBase):
     def create_hashed_notebook(self, nb, nb_metadata=("kernelspec",), cell_metadata=("tags",)):
         """The notebook's code cells, and the key of their results."""
         bare, cells = super().create_hashed_notebook(nb, nb_metadata, cell_metadata)
-        return bare, fingerprint.digest(cells, imported_code(nb), self.lock, data_state(nb))
+        return bare, fingerprint.digest(
+            cells, imported_code(nb), self.lock, data_state(nb), checks_state(nb))
 
     def key(self, nb) -> str:
         """Where the results of `nb` are kept."""
@@ -67,6 +70,12 @@ def data_state(nb) -> str:
     files = sorted(path for root in roots for path in root.rglob("*") if path.is_file())
     stats = ((path, path.stat()) for path in files)
     return "\n".join(f"{path} {stat.st_size} {stat.st_mtime_ns}" for path, stat in stats)
+
+
+def checks_state(nb) -> str:
+    """The equations of the book and their checks, for the page that runs the checks."""
+    runs = any("equations.run_checks" in cell.source for cell in nb.cells)
+    return equations.state() if runs else ""
 
 
 def imported_code(nb) -> str:

@@ -151,8 +151,9 @@ def table(checks: list[Check], equations: list[Equation]) -> str:
 
 
 def state(root: Path = ROOT) -> str:
-    """The hash of all that the page "Verified equations" depends on."""
+    """The hash of all that the checks and their table depend on: equations, checks, `genbook`."""
     sources = [path.read_text(encoding="utf-8")
                for path in sorted((root / "tests/equations").glob("*.py"))]
-    code = fingerprint.of_modules(frozenset(fingerprint.SOURCES))
+    modules = frozenset().union(*map(fingerprint.imported_modules, sources))
+    code = fingerprint.of_modules(modules)
     return fingerprint.digest(repr(equations_of_book(root)), code, *sources)
