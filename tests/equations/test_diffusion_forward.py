@@ -51,7 +51,7 @@ def test_q_sample(agree):
 
 @pytest.mark.checks("def-cosine-schedule", "cosine schedule")
 def test_cosine_schedule(agree):
-    """The cosine of the double angle, against the product of all $1 - \\beta_s$ up to $T - 1$."""
+    r"""The cosine of the double angle, against the product of all $1 - \beta_s$ up to $T - 1$."""
     for steps in (10, 1000):
         double = np.cos(np.pi * (np.arange(steps) / steps + 0.008) / 1.008)
         left = np.cumprod(1 - cosine_beta_schedule(steps))[:-1]
@@ -61,7 +61,7 @@ def test_cosine_schedule(agree):
 
 @pytest.mark.checks("eq-snr", "signal-to-noise ratio")
 def test_snr(agree):
-    """The variances of both parts of $x_t$, where image and noise are $\\pm 1$ equally often."""
+    r"""The variances of both parts of $x_t$, where image and noise are $\pm 1$ equally often."""
     for betas in SCHEDULES:
         diffusion = GaussianDiffusion(betas)
         one, t = of_all_steps(1.0)

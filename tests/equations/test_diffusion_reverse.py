@@ -23,7 +23,7 @@ def index(*steps):
 
 @pytest.mark.checks("eq-posterior-bayes", "Bayes' rule for one step back")
 def test_posterior_bayes(agree):
-    """Counted path by path in a chain $x_0, \\dots, x_3$ of three states, in whole fractions."""
+    r"""Counted path by path in a chain $x_0, \dots, x_3$ of three states, in whole fractions."""
     rng = np.random.default_rng(0)
 
     def row():
@@ -101,7 +101,7 @@ def test_noise_from_start(agree):
 
 @pytest.mark.checks("def-v", "what the network predicts")
 def test_v(agree):
-    """Finite differences of $\\cos(a)\\, x_0 + \\sin(a)\\, \\epsilon$, whose slope in $a$ is $v$."""
+    r"""Finite differences of $\cos(a)\, x_0 + \sin(a)\, \epsilon$, whose slope in $a$ is $v$."""
     x_0, noise, t, _ = noised()
     angle = np.arccos(np.sqrt(DIFFUSION.alphas_cumprod[t.numpy()]))
     x, e = x_0.numpy().ravel().astype(float), noise.numpy().ravel().astype(float)
@@ -151,7 +151,7 @@ def test_ddim_step(agree):
 
 @pytest.mark.checks("def-ddim-sigma", "new noise of that step")
 def test_ddim_sigma(agree):
-    """For $\\eta = 1$: the precisions of forward step and prior add up to that of the posterior."""
+    r"""For $\eta = 1$: the precisions of forward step and prior add up to that of the posterior."""
     for t, s in ((2, 1), (300, 299), (700, 400), (950, 10)):
         zero, one = pixel(0.0), pixel(1.0)
         quiet, loud = (DIFFUSION.ddim_sample(lambda x, t: x, pixel(0.3), index(t), index(s), 1.0, e)
