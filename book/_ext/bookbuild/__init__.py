@@ -1,6 +1,7 @@
 """What building this book takes beyond Jupyter Book, one idea per module.
 
     cache      a page's results are kept under everything they depend on
+    edition    the same book on another data set
     equations  the numbered equations, and the checks that vouch for them
     execute    the pages that must run do so side by side, one per core
     kernel     one page in one kernel
@@ -10,11 +11,11 @@
     report     how the build ended
 """
 
-from . import cache, execute, offline, pictures, report
+from . import cache, edition, execute, offline, pictures, report
 
 
 def setup(app):
     """Connect every part to the build."""
-    for part in (cache, execute, pictures, offline, report):
+    for part in (edition, cache, execute, pictures, offline, report):
         part.setup(app)
     return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": True}

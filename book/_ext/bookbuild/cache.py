@@ -17,6 +17,8 @@ from jupyter_cache.cache.main import JupyterCacheBase
 from myst_nb.core.execute import cache as myst_nb_cache
 from myst_nb.core.read import create_nb_reader
 
+from . import edition
+
 from . import equations
 
 
@@ -94,7 +96,7 @@ def imported_code(nb) -> str:
 def read_page(env, docname: str):
     """The notebook of a page, read the way myst-nb reads it; None where no cell is to run."""
     path = env.doc2path(docname)
-    text = Path(path).read_text(encoding="utf-8")
+    text = edition.adapt(Path(path).read_text(encoding="utf-8"))
     reader = create_nb_reader(path, env.myst_config, env.mystnb_config, text)
     if reader is None:
         return None
