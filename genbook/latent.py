@@ -55,7 +55,7 @@ class CodeDenoiser(nn.Layer):
     the label number `classes` stands for an unknown one.
     """
 
-    def __init__(self, latent_dim, width=256, blocks=3, classes=0):
+    def __init__(self, latent_dim, width=192, blocks=2, classes=0):
         super().__init__()
         self.width, self.classes = width, classes
         self.time = nn.Sequential(
