@@ -19,7 +19,8 @@ class CodeScale:
 
     def __init__(self, mu, logvar):
         self.mean = mu.mean(axis=0)
-        self.std = (mu.var(axis=0, unbiased=False) + logvar.exp().mean(axis=0)).sqrt()
+        variance = (mu - self.mean).square().mean(axis=0) + logvar.exp().mean(axis=0)
+        self.std = variance.sqrt()
 
     def to_unit(self, z):
         """Codes [N, J] of the autoencoder, scaled for the diffusion."""
