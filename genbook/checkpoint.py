@@ -99,6 +99,13 @@ def about(file):
         return told
 
 
+def build(network, **arguments):
+    """The network `network(**arguments)`, which remembers its arguments for whoever saves it."""
+    model = network(**arguments)
+    model.arguments = arguments
+    return model
+
+
 def load_weights(model, weights):
     """Put numpy `weights` (name -> array) into `model`; all names and shapes must match.
 

@@ -58,8 +58,9 @@ def broadcast(content):
         return content
     length = paddle.to_tensor([len(content or b"")], dtype="int64")
     _together(dist.broadcast, length, 0)
-    buffer = np.frombuffer(content or bytes(int(length)), dtype=np.uint8)
-    buffer = paddle.to_tensor(buffer)
+    if not length.item():
+        return b""
+    buffer = paddle.to_tensor(np.frombuffer(content or bytes(length.item()), dtype=np.uint8))
     _together(dist.broadcast, buffer, 0)
     return buffer.numpy().tobytes()
 

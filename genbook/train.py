@@ -239,7 +239,8 @@ class _State:
     def tensors_to_average(self):
         """What must be the same on all ranks after a step: gradients, running statistics."""
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        return gradients + [b for b in self.model.buffers() if b.dtype == paddle.float32]
+        state = self.model.state_dict().values()
+        return gradients + [v for v in state if v.stop_gradient and v.dtype == paddle.float32]
 
     def seconds(self):
         """The time spent so far."""

@@ -4,6 +4,7 @@ from functools import partial
 
 import paddle
 
+from ..checkpoint import build
 from ..train import fit
 from ..vae import VAE, reconstruction_loss, squared_error, vae_loss
 
@@ -17,12 +18,24 @@ def train_baseline_vae(images, steps=1500, seed=0):
     return model, history
 
 
-def train_improved_vae(images, steps=4000, seed=0):
-    """A deeper VAE with cross-entropy and averaged weights; with its history."""
+def train_improved_vae(images, steps=4000, seed=0, **settings):
+    """A deeper VAE with cross-entropy and averaged weights; with its history.
+
+    settings: more for `fit`.
+    """
     paddle.seed(seed)
-    model = VAE(images.shape[1:], hidden=(512, 256), latent_dim=16)
+    model = build(
+        VAE, image_shape=images.shape[1:], hidden=(512, 256), latent_dim=16
+    )
     history = fit(
-        model, vae_loss, images, steps=steps, ema=0.995, seed=seed, name="improved VAE"
+        model,
+        vae_loss,
+        images,
+        steps=steps,
+        ema=0.995,
+        seed=seed,
+        name="improved VAE",
+        **settings,
     )
     return model, history
 
