@@ -46,13 +46,15 @@ def load(file):
     except Exception as error:  # whatever a network says to arguments that make no sense
         raise CheckpointError(f"{file} holds no model that can be built") from error
     arrays, told = checkpoint.read(file, like)
-    model = network(**arguments)
-    checkpoint.load_weights(
-        model, {k.removeprefix("model."): v for k, v in arrays.items() if k.startswith("model.")})
-    model.eval()
     diffusion = None
     if network is UNet:
-        diffusion = GaussianDiffusion(arrays["diffusion.betas"], told["prediction"])
+        try:
+            diffusion = GaussianDiffusion(arrays.pop("diffusion.betas"), told.get("prediction"))
+        except ValueError as error:
+            raise CheckpointError(f"{file} holds no diffusion model: {error}") from error
+    model = network(**arguments)
+    checkpoint.load_weights(model, {k.removeprefix("model."): v for k, v in arrays.items()})
+    model.eval()
     return model, diffusion, told
 
 

@@ -406,17 +406,17 @@ def _noted_signals(keeper):
 def _in_folder(run, folder, resume, name):
     """The history of `run`, with its checkpoint in `folder`."""
     keeper = _Keeper(folder / "checkpoint.safetensors", run,
-                     how_to_go_on="resume goes on from there", strict=True)
+                     how_to_go_on="go on with --resume (resume=True)", strict=True)
     if ranks.rank():
         return run.train(name, keeper)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CheckpointError(f"cannot make the folder {folder}: {error.strerror}") from error
     if resume and not keeper.file.exists():
         raise CheckpointError(f"there is nothing to resume: no {keeper.file}")
     if keeper.file.exists() and not resume:
         raise CheckpointError(f"{folder} holds a training; resume it, or name another folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"cannot make the folder {folder}: {error.strerror}") from error
     lock = FileLock(folder / "lock")
     try:
         with lock.acquire(timeout=0):
