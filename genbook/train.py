@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import os
+import signal
 import sys
+import threading
 import time
 import warnings
 from pathlib import Path
@@ -13,18 +16,22 @@ from pathlib import Path
 import numpy as np
 import paddle
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
 from tqdm import tqdm
 
-from . import cpu, fingerprint
+from . import checkpoint, cpu, fingerprint, ranks
+from .checkpoint import CheckpointError
+
+SECONDS_BETWEEN_CHECKPOINTS = 15.0
+SHARE_OF_CHECKPOINTS = 0.01  # of the time, at most, however slow the disk
+ACCUMULATORS = {"moment1": 0.0, "moment2": 0.0, "beta1_pow_acc": 0.9, "beta2_pow_acc": 0.999}
 
 
 class TrainingError(RuntimeError):
     """A training run that cannot go on."""
 
 
-def fit(model, loss, *data, steps, batch_size=128, lr=1e-3, ema=None, seed=0, name="model"):
+def fit(model, loss, *data, steps, batch_size=128, lr=1e-3, ema=None, seed=0, name="model",
+        folder=None, resume=False):
     """Train `model` for `steps` steps of Adam and return the history of the losses.
 
     loss: maps (model, *batch) to a scalar tensor to minimise, or to a dict of scalar tensors whose
@@ -34,30 +41,47 @@ def fit(model, loss, *data, steps, batch_size=128, lr=1e-3, ema=None, seed=0, na
     see `learning_rate`. ema: decay of the moving average of the weights, in (0, 1); the model is
     left with the averaged weights. seed: of the batches and of all noise drawn in the loss. The
     same seed, model and data give bit-identical weights on one machine. name: shown beside the
-    progress bar.
+    progress bar. folder: where a checkpoint is kept while the training runs, every 15 seconds or
+    so and on Ctrl-C; with resume=True the training goes on from it, to the same bits as if it had
+    never stopped.
 
     Returns a dict of float64 arrays [steps]: an entry for each loss, and "seconds", the time
-    since the start. Leaves Paddle's random state as `paddle.seed(seed)` sets it.
+    spent since the start. Leaves Paddle's random state as `paddle.seed(seed)` sets it.
 
-    Where the environment names a folder in GENBOOK_RUNS, a finished run is kept there under the
-    fingerprint of all that went into it, and an identical call loads it instead of training.
+    Where the environment names a folder in GENBOOK_RUNS and `folder` is not given, a finished run
+    is kept there under the fingerprint of all that went into it, and an identical call loads it
+    instead of training; one that was killed goes on from its last checkpoint.
 
-    Raises ValueError for a bad argument, TrainingError where the loss is not finite.
+    Where this process is one of several ranks (see `ranks`), each takes its part of every batch
+    and its own noise, and all end with the same weights and history.
+
+    Raises ValueError for a bad argument, TrainingError where the loss is not finite, and
+    CheckpointError where a checkpoint cannot be written, or not be resumed.
     """
     if len({len(array) for array in data}) != 1:
         raise ValueError(f"data must be arrays of one length, got {[len(a) for a in data]}")
     if not 1 <= batch_size <= len(data[0]):
         raise ValueError(f"batch_size must be from 1 to the {len(data[0])} images, got {batch_size}")
+    if batch_size % ranks.count():
+        raise ValueError(f"batch_size must be a multiple of the {ranks.count()} processes, "
+                         f"got {batch_size}")
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
     if ema is not None and not 0 < ema < 1:
         raise ValueError(f"ema must be between 0 and 1, got {ema}")
     if not all(c.isalnum() or c in " -_." for c in name):
         raise ValueError(f"name must consist of letters, digits, spaces and -_., got {name!r}")
+    if resume and folder is None:
+        raise ValueError("resume needs the folder of the checkpoint")
     cpu.tune()
     run = _Run(model, loss, data, steps, batch_size, lr, ema, seed)
     runs = os.environ.get("GENBOOK_RUNS")
-    history = _kept(run, Path(runs), name) if runs else run.train(name)
+    if folder is not None:
+        history = _in_folder(run, Path(folder), resume, name)
+    elif runs and ranks.count() == 1:
+        history = _kept(run, Path(runs), name)
+    else:
+        history = run.train(name)
     paddle.seed(seed)  # so that what follows does not depend on whether the run was loaded
     model.eval()
     return history
@@ -102,20 +126,13 @@ class MovingAverage:
             average.set_value(average * decay + state[key] * (1 - decay))
 
 
-def load_weights(model, weights):
-    """Put numpy `weights` (name -> array) into `model`; all names and shapes must match.
+def noise_seed(seed, step, rank):
+    """The seed of the noise that is drawn at `step` of a training on this rank.
 
-    Raises TrainingError that names the first difference: Paddle itself would only warn.
+    Each step and each rank has its own, so that a checkpoint need not hold a generator's state,
+    and no two ranks draw the same noise.
     """
-    expected = {k: tuple(v.shape) for k, v in model.state_dict().items()}
-    found = {k: v.shape for k, v in weights.items()}
-    for key in sorted(expected.keys() | found.keys()):
-        if expected.get(key) != found.get(key):
-            raise TrainingError(
-                f"these weights are of another model: {key} should be "
-                f"{expected.get(key, 'absent')} and is {found.get(key, 'absent')}"
-            )
-    model.set_state_dict({k: paddle.to_tensor(v) for k, v in weights.items()})
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0])
 
 
 class _Run:
@@ -128,48 +145,284 @@ class _Run:
     def fingerprint(self):
         """The hash of everything that the result depends on."""
         code = fingerprint.of_modules(frozenset([__name__]))
-        return fingerprint.digest(code, paddle.__version__, fingerprint.of_value(vars(self)))
+        return fingerprint.digest(code, paddle.__version__, fingerprint.of_value(vars(self)),
+                                  str(ranks.count()))
 
-    def train(self, name):
-        """Train from the model's present weights; return the history."""
-        paddle.seed(self.seed)
+    def settings(self):
+        """What a reader can compare between two runs."""
+        return {"steps": self.steps, "batch_size": self.batch_size, "lr": self.lr, "ema": self.ema,
+                "seed": self.seed, "images": len(self.data[0]), "processes": ranks.count(),
+                "paddle": paddle.__version__}
+
+    def train(self, name, keeper=None):
+        """Train from the model's present weights, or from where `keeper` is; return the history."""
         model = self.model
         model.train()
-        optimizer = paddle.optimizer.Adam(self.lr, parameters=model.parameters())
-        average = MovingAverage(model, self.ema) if self.ema else None
-        indices = batches(len(self.data[0]), self.batch_size, self.seed)
-        history = []
-        start = time.perf_counter()
-        with cpu.flush_denormals(), _progress(self.steps, name) as bar, warnings.catch_warnings():
+        state = _State(model, self.lr, self.ema)
+        self._agree()
+        if keeper:
+            keeper.restore(state)
+        indices = itertools.islice(batches(len(self.data[0]), self.batch_size, self.seed),
+                                   state.step, None)
+        start = time.perf_counter() - state.seconds()
+        with (
+            cpu.flush_denormals(),
+            _progress(self.steps, name, state.step) as bar,
+            _noted_signals(keeper) as signals,
+            warnings.catch_warnings(),
+        ):
             # Paddle's batch normalisation says at each step that it tracks averages in training.
             warnings.filterwarnings("ignore", "When training, we now always track")
-            for step in range(self.steps):
-                optimizer.set_lr(learning_rate(step, self.steps, self.lr))
-                losses = self._step(next(indices), optimizer, step)
-                if average:
-                    average.update(model)
-                history.append({**losses, "seconds": time.perf_counter() - start})
-                bar.set_postfix(loss=f"{losses['loss']:.4g}", refresh=False)
-                bar.update()
-        if average:
-            model.set_state_dict({**model.state_dict(), **average.state})
-        return {key: np.array([row[key] for row in history]) for key in sorted(history[0])}
+            try:
+                while state.step < self.steps:
+                    losses, stop = self._step(next(indices), state, signals)
+                    state.rows.append({**losses, "seconds": time.perf_counter() - start})
+                    bar.set_postfix(loss=f"{losses['loss']:.4g}", refresh=False)
+                    bar.update()
+                    if keeper:
+                        keeper.after_step(state, stop)
+                state.check_finite()
+            except TrainingError as error:
+                raise TrainingError(f"{error}{keeper.advice() if keeper else ''}") from None
+        if state.average:
+            model.set_state_dict({**model.state_dict(), **state.average.state})
+        return state.history()
 
-    def _step(self, index, optimizer, step):
-        batch = (paddle.to_tensor(array[index]) for array in self.data)
-        losses = self.loss(self.model, *batch)
+    def _agree(self):
+        """Raise TrainingError where this rank would train something else than rank 0."""
+        if ranks.count() > 1:
+            mine = self.fingerprint().encode()
+            if ranks.broadcast(mine if ranks.rank() == 0 else None) != mine:
+                raise TrainingError(f"process {ranks.rank()} has other code, data or settings "
+                                    "than process 0")
+
+    def _step(self, index, state, signals):
+        """One step; its losses, and whether a process was asked to stop."""
+        paddle.seed(noise_seed(self.seed, state.step, ranks.rank()))
+        state.optimizer.set_lr(learning_rate(state.step, self.steps, self.lr))
+        index = ranks.part(index)
+        losses = self.loss(self.model, *(paddle.to_tensor(array[index]) for array in self.data))
         if not isinstance(losses, dict):
             losses = {"loss": losses}
         if "loss" not in losses or any(value.size != 1 for value in losses.values()):
             shapes = {key: list(value.shape) for key, value in losses.items()}
             raise ValueError(f'the loss must give scalars, one of them "loss"; got {shapes}')
         losses["loss"].backward()
-        values = {key: float(value) for key, value in losses.items()}
+        *values, stop = ranks.average(state.tensors_to_average(),
+                                      [*map(float, losses.values()), float(bool(signals))])
+        values = dict(zip(losses, values, strict=True))
         if not math.isfinite(values["loss"]):
-            raise TrainingError(f"the loss became {values['loss']} at step {step}; try a lower lr")
-        optimizer.step()
-        optimizer.clear_grad()
-        return values
+            raise TrainingError(
+                f"the loss became {values['loss']} at step {state.step}; try a lower lr")
+        state.update()
+        return values, stop > 0
+
+
+class _State:
+    """All that changes from step to step: what a checkpoint holds."""
+
+    def __init__(self, model, lr, ema):
+        self.model = model
+        self.optimizer = paddle.optimizer.Adam(lr, parameters=model.parameters())
+        self.average = MovingAverage(model, ema) if ema else None
+        self.step = 0
+        self.rows = []  # of the history
+
+    def update(self):
+        """Take the step that the gradients ask for."""
+        self.optimizer.step()
+        self.optimizer.clear_grad()
+        if self.average:
+            self.average.update(self.model)
+        self.step += 1
+
+    def tensors_to_average(self):
+        """What must be the same on all ranks after a step: gradients, running statistics."""
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        state = self.model.state_dict().values()
+        return gradients + [v for v in state if v.stop_gradient and v.dtype == paddle.float32]
+
+    def seconds(self):
+        """The time spent so far."""
+        return self.rows[-1]["seconds"] if self.rows else 0.0
+
+    def history(self):
+        """The losses of all steps so far, float64 [step] each."""
+        return {key: np.array([row[key] for row in self.rows]) for key in sorted(self.rows[0])}
+
+    def check_finite(self):
+        """Raise TrainingError where the weights hold what is no number."""
+        for key, value in self.model.state_dict().items():
+            if not np.isfinite(value.numpy()).all():
+                raise TrainingError(f"{key} is not finite after {self.step} steps; try a lower lr")
+
+    def tensors(self):
+        """Weights, Adam's averages, and the moving average, under names of the model's own.
+
+        Paddle names parameters by a running number, which another process need not repeat.
+        """
+        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        found = self.optimizer.state_dict()
+        for name, parameter in self._trained():
+            for kind, start in ACCUMULATORS.items():
+                shape = parameter.shape if kind.startswith("moment") else [1]
+                value = found.get(f"{parameter.name}_{kind}_0")  # none before a first gradient
+                value = paddle.full(shape, start) if value is None else value
+                tensors[f"optimizer.{name}.{kind}"] = value
+        if self.average:
+            tensors |= {f"average.{k}": v for k, v in self.average.state.items()}
+        return tensors
+
+    def arrays(self):
+        """The content of a checkpoint."""
+        arrays = {name: tensor.numpy() for name, tensor in self.tensors().items()}
+        return arrays | {f"history.{k}": v for k, v in self.history().items()}
+
+    def load(self, arrays, step, updates):
+        """Become what `arrays` and the two counters were made from."""
+        parts = {part: {} for part in ("model", "optimizer", "average", "history")}
+        for key, value in arrays.items():
+            part, _, name = key.partition(".")
+            parts[part][name] = value
+        checkpoint.load_weights(self.model, parts["model"])
+        self.optimizer.set_state_dict({
+            f"{parameter.name}_{kind}_0": paddle.to_tensor(parts["optimizer"][f"{name}.{kind}"])
+            for name, parameter in self._trained() for kind in ACCUMULATORS
+        })
+        if self.average:
+            self.average.updates = updates
+            for name, value in parts["average"].items():
+                self.average.state[name].set_value(value)
+        names = list(parts["history"])
+        columns = (values.tolist() for values in parts["history"].values())
+        self.rows = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+        self.step = step
+
+    def _trained(self):
+        return [(n, p) for n, p in self.model.named_parameters() if not p.stop_gradient]
+
+
+class _Keeper:
+    """Keeps the checkpoint of a running training."""
+
+    def __init__(self, file, run, *, how_to_go_on, strict):
+        """strict: whether a bad file is an error; otherwise the training starts anew."""
+        self.file = file
+        self._how_to_go_on = how_to_go_on
+        self._strict = strict
+        self._about = {"recipe": run.fingerprint(), "settings": run.settings()}
+        self._steps = run.steps
+        self._saved = 0  # the step of the checkpoint
+        self._next = time.monotonic() + SECONDS_BETWEEN_CHECKPOINTS
+
+    def restore(self, state):
+        """Put what the file holds into `state`; where there is none, leave it at its start.
+
+        Raises CheckpointError for a file that is damaged or of another training.
+        """
+        found = None
+        if ranks.rank() == 0 and self.file.exists():
+            try:
+                self._compare(checkpoint.about(self.file))
+                found = checkpoint.read(self.file, checkpoint.forms(state.tensors()))
+            except CheckpointError:
+                if self._strict:
+                    raise
+        if ranks.count() > 1:
+            content = ranks.broadcast(checkpoint.pack(*found) if found else b"")
+            found = checkpoint.unpack(content) if content else None
+        if found:
+            arrays, about = found
+            state.load(arrays, about["step"], about["updates"])
+            self._saved = state.step
+
+    def after_step(self, state, stop):
+        """Write the checkpoint when it is time; at a signal or the last step it is.
+
+        Raises KeyboardInterrupt at a signal.
+        """
+        if stop or state.step == self._steps or time.monotonic() >= self._next:
+            self._save(state)
+        if stop:
+            raise KeyboardInterrupt(f"stopped after {state.step} of {self._steps} steps"
+                                    f"{self.advice()}")
+
+    def advice(self):
+        """What is kept, and how to go on from there, to be put behind a message."""
+        if not self._saved:
+            return ""
+        return f"; step {self._saved} is kept in {self.file}: {self._how_to_go_on}"
+
+    def _save(self, state):
+        if ranks.rank() == 0 and state.step != self._saved:
+            start = time.monotonic()
+            state.check_finite()
+            updates = state.average.updates if state.average else 0
+            checkpoint.write(self.file, state.arrays(),
+                             {**self._about, "step": state.step, "updates": updates})
+            now = time.monotonic()
+            pause = (now - start) / SHARE_OF_CHECKPOINTS
+            self._next = now + max(SECONDS_BETWEEN_CHECKPOINTS, pause)
+        self._saved = state.step
+
+    def _compare(self, about):
+        """Raise CheckpointError unless the checkpoint is of this very training."""
+        if about.get("recipe") == self._about["recipe"]:
+            return
+        old, new = about.get("settings", {}), self._about["settings"]
+        other = [f"{key} was {old.get(key)}, is {new[key]}" for key in new
+                 if old.get(key) != new[key]]
+        raise CheckpointError(f"{self.file} is of another training: "
+                              f"{', '.join(other) or 'the code, the data or the start differ'}")
+
+
+@contextlib.contextmanager
+def _noted_signals(keeper):
+    """Note Ctrl-C and a request to end in a list, so that the present step can be finished.
+
+    A second Ctrl-C interrupts at once. Without a keeper nothing is noted: there is nothing to save.
+    """
+    noted = []
+
+    def note(number, frame):
+        if noted and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        noted.append(number)
+
+    handled = (signal.SIGINT, signal.SIGTERM)
+    if not keeper or threading.current_thread() is not threading.main_thread():
+        handled = ()
+    before = {number: signal.getsignal(number) for number in handled}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, note)
+    try:
+        yield noted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _in_folder(run, folder, resume, name):
+    """The history of `run`, with its checkpoint in `folder`."""
+    keeper = _Keeper(folder / "checkpoint.safetensors", run,
+                     how_to_go_on="go on with --resume (resume=True)", strict=True)
+    if ranks.rank():
+        return run.train(name, keeper)
+    if resume and not keeper.file.exists():
+        raise CheckpointError(f"there is nothing to resume: no {keeper.file}")
+    if keeper.file.exists() and not resume:
+        raise CheckpointError(f"{folder} holds a training; resume it, or name another folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"cannot make the folder {folder}: {error.strerror}") from error
+    lock = FileLock(folder / "lock")
+    try:
+        with lock.acquire(timeout=0):
+            return run.train(name, keeper)
+    except Timeout:
+        raise CheckpointError(f"another process is training in {folder}") from None
 
 
 def _kept(run, folder, name):
@@ -177,17 +430,29 @@ def _kept(run, folder, name):
     folder.mkdir(parents=True, exist_ok=True)
     key = run.fingerprint()
     file = folder / f"{name}-{key[:16]}.safetensors"
+    keeper = _Keeper(file.with_suffix(".checkpoint"), run,
+                     how_to_go_on="the same call goes on from there", strict=False)
     with _locked(folder / f"{file.stem}.lock", name):
-        if file.exists():
-            try:
-                history = _load_run(file, run.model)
-                os.utime(file)  # used again: not yet one to forget
-                return history
-            except (SafetensorError, OSError):
-                file.unlink()  # damaged: train again
-        history = run.train(name)
-        _save_run(file, run.model, history)
+        try:
+            history = _load_run(file, run.model)
+            os.utime(file)  # used again: not yet one to forget
+            return history
+        except CheckpointError:  # there is none, or it is damaged
+            pass
+        history = run.train(name, keeper)
+        arrays = {f"model.{k}": v.numpy() for k, v in run.model.state_dict().items()}
+        checkpoint.write(file, arrays | {f"history.{k}": v for k, v in history.items()}, {})
+        keeper.file.unlink(missing_ok=True)
     return history
+
+
+def _load_run(file, model):
+    """Put the weights that `file` holds into `model`; return the history."""
+    expected = {f"model.{k}": form for k, form in checkpoint.forms(model.state_dict()).items()}
+    arrays, _ = checkpoint.read(file, expected)
+    checkpoint.load_weights(model, {k: arrays[f"model.{k}"] for k in model.state_dict()})
+    return {k.removeprefix("history."): v for k, v in sorted(arrays.items())
+            if k.startswith("history.")}
 
 
 @contextlib.contextmanager
@@ -206,28 +471,6 @@ def _locked(path, name):
         lock.release()
 
 
-def _save_run(file, model, history):
-    """Write weights and history at once or not at all."""
-    arrays = {f"model.{k}": v.numpy() for k, v in model.state_dict().items()}
-    arrays |= {f"history.{k}": v for k, v in history.items()}
-    temporary = file.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(save(arrays))
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _load_run(file, model):
-    arrays = load_file(file)
-    parts = {"model": {}, "history": {}}
-    for key, value in arrays.items():
-        part, _, name = key.partition(".")
-        parts[part][name] = value
-    load_weights(model, parts["model"])
-    return parts["history"]
-
-
 @contextlib.contextmanager
 def _report():
     """Where to tell how far a training is: stderr, or the file that GENBOOK_PROGRESS names.
@@ -244,9 +487,10 @@ def _report():
 
 
 @contextlib.contextmanager
-def _progress(steps, name):
-    """A progress bar."""
+def _progress(steps, name, done):
+    """A progress bar; on rank 0 alone."""
     with _report() as stream:
         live = stream is sys.stderr
-        with tqdm(total=steps, desc=name, file=stream, mininterval=0.5, dynamic_ncols=live) as bar:
+        with tqdm(total=steps, initial=done, desc=name, file=stream, mininterval=0.5,
+                  dynamic_ncols=live, disable=ranks.rank() > 0) as bar:
             yield bar

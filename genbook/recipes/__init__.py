@@ -1,7 +1,7 @@
 """How each model of the book is trained: a function for each.
 
 Each takes a `genbook.data.Dataset`, trains a fresh model on its images and returns the model and
-its history. steps: None for as many as the book takes on this data set.
+its history. steps: None for as many as the book takes on this data set. settings: more for `fit`.
 """
 
 # Larger images of more people take more steps than the digits of 16 x 16 pixels.

@@ -3,6 +3,7 @@
 import paddle
 
 from ..autoencoder import AutoEncoder
+from ..checkpoint import build
 from ..train import fit
 from . import steps_for
 
@@ -12,11 +13,17 @@ def mean_squared_error(model, x):
     return (model(x) - x).square().mean()
 
 
-def train_autoencoder(data, steps=None, seed=0):
+def train_autoencoder(data, steps=None, seed=0, **settings):
     """The lab's AutoEncoder."""
     paddle.seed(seed)
-    model = AutoEncoder(in_channels=data.images.shape[1])
-    steps = steps or steps_for(data, 800)
-    loss = mean_squared_error
-    history = fit(model, loss, data.images, steps=steps, seed=seed, name="autoencoder")
+    model = build(AutoEncoder, in_channels=data.images.shape[1])
+    history = fit(
+        model,
+        mean_squared_error,
+        data.images,
+        steps=steps or steps_for(data, 800),
+        seed=seed,
+        name="autoencoder",
+        **settings,
+    )
     return model, history

@@ -2,19 +2,23 @@
 
 import paddle
 
+from ..checkpoint import build
 from ..diffusion import hide_labels
 from ..train import fit
 from ..unet import UNet
 from . import steps_for
 
 
-def train_diffusion(data, diffusion, steps=None, seed=0):
+def train_diffusion(
+    data, diffusion, steps=None, seed=0, batch_size=32, lr=2e-3, **settings
+):
     """A UNet for `diffusion`, a GaussianDiffusion, that may be told the class.
 
     Of the images' labels a tenth is hidden. Inside the process images are in [-1, 1].
     """
     paddle.seed(seed)
-    model = UNet(data.images.shape[1], width=48, classes=len(data.classes))
+    channels, classes = data.images.shape[1], len(data.classes)
+    model = build(UNet, channels=channels, width=48, classes=classes)
 
     def loss(model, x, labels):
         labels = hide_labels(labels, unknown=model.classes)
@@ -26,10 +30,11 @@ def train_diffusion(data, diffusion, steps=None, seed=0):
         2 * data.images - 1,
         data.labels,
         steps=steps or steps_for(data, 3500),
-        batch_size=32,
-        lr=2e-3,
+        batch_size=batch_size,
+        lr=lr,
         ema=0.995,
         seed=seed,
         name="diffusion",
+        **settings,
     )
     return model, history

@@ -5,6 +5,7 @@ from functools import partial
 import paddle
 
 from ..augment import augment
+from ..checkpoint import build
 from ..train import fit
 from ..vae import VAE, reconstruction_loss, squared_error, vae_loss
 from . import steps_for
@@ -20,21 +21,27 @@ def train_baseline_vae(data, steps=None, seed=0):
     return model, history
 
 
-def train_improved_vae(data, labels=True, steps=None, seed=0):
+def train_improved_vae(data, labels=True, steps=None, seed=0, lr=2e-3, **settings):
     """A deeper VAE with cross-entropy, on more images; told the labels, or not."""
     paddle.seed(seed)
-    classes = len(data.classes) if labels else 0
-    model = VAE(data.images.shape[1:], (512, 512, 256), latent_dim=16, classes=classes)
+    model = build(
+        VAE,
+        image_shape=data.images.shape[1:],
+        hidden=(512, 512, 256),
+        latent_dim=16,
+        classes=len(data.classes) if labels else 0,
+    )
     more = augment(data)
     history = fit(
         model,
         vae_loss,
         *((more.images, more.labels) if labels else (more.images,)),
         steps=steps or steps_for(data, 5000),
-        lr=2e-3,
+        lr=lr,
         ema=0.995,
         seed=seed,
         name="improved VAE",
+        **settings,
     )
     return model, history
 
