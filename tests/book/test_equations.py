@@ -1,6 +1,7 @@
 """Every numbered equation has a name, and every claim among them a check."""
 
 import ast
+import re
 from collections import Counter
 
 import pytest
@@ -132,7 +133,8 @@ def run(tmp_path, body):
     ("x = sympy.Symbol('x'); agree.exactly((x + 1)**2, x**2 + 2*x + 1)", "0", "exact"),
 ])
 def test_a_check_reports_its_worst_deviation(tmp_path, body, deviation, tolerance):
-    assert run(tmp_path, body) == [Check("eq-a", "one is one", "By counting.", deviation, tolerance)]
+    [check] = run(tmp_path, body)
+    assert check == Check("eq-a", "one is one", "By counting.", deviation, tolerance)
 
 
 @pytest.mark.parametrize("body", [
@@ -147,3 +149,30 @@ def test_a_check_reports_its_worst_deviation(tmp_path, body, deviation, toleranc
 def test_a_check_that_does_not_agree_fails(tmp_path, body):
     with pytest.raises(equations.CheckFailed, match="1 (failed|error)"):
         run(tmp_path, body)
+
+
+VERIFIED = (equations.ROOT / "book/verified.md").read_text(encoding="utf-8")
+
+
+def check(tolerance):
+    return ('import pytest\n\n@pytest.mark.checks("eq-a", "one is one")\ndef test_a(agree):\n'
+            f'    """By counting."""\n    agree(1.0, 1.1, {tolerance})\n')
+
+
+def test_the_page_runs_the_checks_links_the_numbers_and_fails_with_a_check(book):
+    (book.root / "tests/equations").mkdir(parents=True)
+    book.write("tests/equations/conftest.py", CONFTEST)
+    book.write("tests/equations/test_a.py", check(0.2))
+    book.write("book/verified.md", VERIFIED.split("The checks are in the folder")[0])
+    book.page("a", "$$\nx = 1\n$$ (eq-a)\n")
+    assert book.build().ran() == {"verified"}
+    assert re.search(r'href="a.html#equation-eq-a"[^\n]*\(1.1\)', book.html("verified"))
+    assert "By counting." in book.html("verified")
+    assert book.build().ran() == set()
+
+    book.write("tests/equations/test_a.py", check(0.15))  # another tolerance is another table
+    assert book.build().ran() == {"verified"}
+    book.write("tests/equations/test_a.py", check(0.05))
+    build = book.build()
+    assert build.code == 1
+    assert "1 failed" in build.err

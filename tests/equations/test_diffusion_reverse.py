@@ -23,7 +23,7 @@ def index(*steps):
 
 @pytest.mark.checks("eq-posterior-bayes", "Bayes' rule for one step back")
 def test_posterior_bayes(agree):
-    r"""Counted path by path in a chain $x_0, \dots, x_3$ of three states, in whole fractions."""
+    r"""Counted path by path in a chain $x_0, \dots, x_3$ of three states, in exact fractions."""
     rng = np.random.default_rng(0)
 
     def row():

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
-import yaml
 from genbook import fingerprint
 from markdown_it.renderer import RendererHTML
 from myst_parser.config.main import MdParserConfig
@@ -76,10 +75,9 @@ def equations_of(text: str, page: str = "", first_line: int = 1) -> Iterator[Equ
 
 def equations_of_book(root: Path = ROOT) -> list[Equation]:
     """All numbered equations, in the order of the contents."""
-    toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
-    pages = [toc["root"], *(c["file"] for part in toc["parts"] for c in part["chapters"])]
+    pages = re.findall(r"^\W*(?:root|file): (\S+)", (root / "_toc.yml").read_text("utf-8"), re.M)
     return [equation for page in pages for equation in
-            equations_of((root / f"{page}.md").read_text(encoding="utf-8"), f"{page}.md")]
+            equations_of((root / f"{page}.md").read_text("utf-8"), f"{page}.md")]
 
 
 # The checks, read from the sources
@@ -88,7 +86,7 @@ def equations_of_book(root: Path = ROOT) -> list[Equation]:
 def check_functions(root: Path = ROOT) -> Iterator[tuple[str, ast.FunctionDef, list[str]]]:
     """Every test function in tests/equations: its file, itself, and the equations it names."""
     for path in sorted((root / "tests/equations").glob("test_*.py")):
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        for node in ast.parse(path.read_text("utf-8")).body:
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
                 marks = [d for d in node.decorator_list
                          if isinstance(d, ast.Call) and ast.unparse(d.func) == "pytest.mark.checks"]
@@ -152,7 +150,7 @@ def table(checks: list[Check], equations: list[Equation]) -> str:
 
 def state(root: Path = ROOT) -> str:
     """The hash of all that the checks and their table depend on: equations, checks, `genbook`."""
-    sources = [path.read_text(encoding="utf-8")
+    sources = [path.read_text("utf-8")
                for path in sorted((root / "tests/equations").glob("*.py"))]
     modules = frozenset().union(*map(fingerprint.imported_modules, sources))
     code = fingerprint.of_modules(modules)
