@@ -80,7 +80,8 @@ def read(file, like):
     with _reading(file) as stream:
         entries, _ = _header(stream)
         history = {name for name in entries if name.startswith("history.")}
-        problem = difference({k: form for k, (form, _) in entries.items() if k not in history}, like)
+        found = {name: form for name, (form, _) in entries.items() if name not in history}
+        problem = difference(found, like)
         if problem:
             raise CheckpointError(f"{file} is of another model: {problem}")
         if sum(entries[name][1] for name in history) > MAX_HISTORY:

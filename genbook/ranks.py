@@ -2,6 +2,9 @@
 
 Each rank takes its part of every batch, and all take the step of the mean gradient. A process on
 its own is rank 0 of 1, and nothing here costs it anything.
+
+`paddle.DataParallel` does the same behind the back of `model(x)`: no faster on a CPU, and blind to
+a loss that calls `model.encode` or `model.decode`, whose gradients would silently stay apart.
 """
 
 from __future__ import annotations

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
 import os
-import signal
-import sys
-import threading
 import time
 import warnings
 from pathlib import Path
 
 import numpy as np
 import paddle
-from filelock import FileLock, Timeout
-from tqdm import tqdm
 
-from . import checkpoint, cpu, fingerprint, ranks
-from .checkpoint import CheckpointError
+from . import checkpoint, cpu, fingerprint, keep, progress, ranks
 
-SECONDS_BETWEEN_CHECKPOINTS = 15.0
-SHARE_OF_CHECKPOINTS = 0.01  # of the time, at most, however slow the disk
+# What Adam keeps for each parameter, and what it starts from
 ACCUMULATORS = {"moment1": 0.0, "moment2": 0.0, "beta1_pow_acc": 0.9, "beta2_pow_acc": 0.999}
 
 
@@ -53,7 +45,8 @@ def fit(model, loss, *data, steps, batch_size=128, lr=1e-3, ema=None, seed=0, na
     instead of training; one that was killed goes on from its last checkpoint.
 
     Where this process is one of several ranks (see `ranks`), each takes its part of every batch
-    and its own noise, and all end with the same weights and history.
+    and its own noise, and all end with the same weights and history. Batch normalisation
+    normalises each part by itself; its running statistics are averaged.
 
     Raises ValueError for a bad argument, TrainingError where the loss is not finite, and
     CheckpointError where a checkpoint cannot be written, or not be resumed.
@@ -61,7 +54,8 @@ def fit(model, loss, *data, steps, batch_size=128, lr=1e-3, ema=None, seed=0, na
     if len({len(array) for array in data}) != 1:
         raise ValueError(f"data must be arrays of one length, got {[len(a) for a in data]}")
     if not 1 <= batch_size <= len(data[0]):
-        raise ValueError(f"batch_size must be from 1 to the {len(data[0])} images, got {batch_size}")
+        raise ValueError(f"batch_size must be from 1 to the {len(data[0])} images, "
+                         f"got {batch_size}")
     if batch_size % ranks.count():
         raise ValueError(f"batch_size must be a multiple of the {ranks.count()} processes, "
                          f"got {batch_size}")
@@ -77,9 +71,9 @@ def fit(model, loss, *data, steps, batch_size=128, lr=1e-3, ema=None, seed=0, na
     run = _Run(model, loss, data, steps, batch_size, lr, ema, seed)
     runs = os.environ.get("GENBOOK_RUNS")
     if folder is not None:
-        history = _in_folder(run, Path(folder), resume, name)
+        history = keep.in_folder(run, Path(folder), resume, name)
     elif runs and ranks.count() == 1:
-        history = _kept(run, Path(runs), name)
+        history = keep.kept(run, Path(runs), name)
     else:
         history = run.train(name)
     paddle.seed(seed)  # so that what follows does not depend on whether the run was loaded
@@ -167,8 +161,8 @@ class _Run:
         start = time.perf_counter() - state.seconds()
         with (
             cpu.flush_denormals(),
-            _progress(self.steps, name, state.step) as bar,
-            _noted_signals(keeper) as signals,
+            progress.bar(self.steps, name, state.step) as bar,
+            keep.noted_signals(keeper) as signals,
             warnings.catch_warnings(),
         ):
             # Paddle's batch normalisation says at each step that it tracks averages in training.
@@ -208,8 +202,8 @@ class _Run:
             shapes = {key: list(value.shape) for key, value in losses.items()}
             raise ValueError(f'the loss must give scalars, one of them "loss"; got {shapes}')
         losses["loss"].backward()
-        *values, stop = ranks.average(state.tensors_to_average(),
-                                      [*map(float, losses.values()), float(bool(signals))])
+        shared = state.tensors_to_average() if ranks.count() > 1 else []
+        *values, stop = ranks.average(shared, [*map(float, losses.values()), float(bool(signals))])
         values = dict(zip(losses, values, strict=True))
         if not math.isfinite(values["loss"]):
             raise TrainingError(
@@ -300,197 +294,3 @@ class _State:
 
     def _trained(self):
         return [(n, p) for n, p in self.model.named_parameters() if not p.stop_gradient]
-
-
-class _Keeper:
-    """Keeps the checkpoint of a running training."""
-
-    def __init__(self, file, run, *, how_to_go_on, strict):
-        """strict: whether a bad file is an error; otherwise the training starts anew."""
-        self.file = file
-        self._how_to_go_on = how_to_go_on
-        self._strict = strict
-        self._about = {"recipe": run.fingerprint(), "settings": run.settings()}
-        self._steps = run.steps
-        self._saved = 0  # the step of the checkpoint
-        self._next = time.monotonic() + SECONDS_BETWEEN_CHECKPOINTS
-
-    def restore(self, state):
-        """Put what the file holds into `state`; where there is none, leave it at its start.
-
-        Raises CheckpointError for a file that is damaged or of another training.
-        """
-        found = None
-        if ranks.rank() == 0 and self.file.exists():
-            try:
-                self._compare(checkpoint.about(self.file))
-                found = checkpoint.read(self.file, checkpoint.forms(state.tensors()))
-            except CheckpointError:
-                if self._strict:
-                    raise
-        if ranks.count() > 1:
-            content = ranks.broadcast(checkpoint.pack(*found) if found else b"")
-            found = checkpoint.unpack(content) if content else None
-        if found:
-            arrays, about = found
-            state.load(arrays, about["step"], about["updates"])
-            self._saved = state.step
-
-    def after_step(self, state, stop):
-        """Write the checkpoint when it is time; at a signal or the last step it is.
-
-        Raises KeyboardInterrupt at a signal.
-        """
-        if stop or state.step == self._steps or time.monotonic() >= self._next:
-            self._save(state)
-        if stop:
-            raise KeyboardInterrupt(f"stopped after {state.step} of {self._steps} steps"
-                                    f"{self.advice()}")
-
-    def advice(self):
-        """What is kept, and how to go on from there, to be put behind a message."""
-        if not self._saved:
-            return ""
-        return f"; step {self._saved} is kept in {self.file}: {self._how_to_go_on}"
-
-    def _save(self, state):
-        if ranks.rank() == 0 and state.step != self._saved:
-            start = time.monotonic()
-            state.check_finite()
-            updates = state.average.updates if state.average else 0
-            checkpoint.write(self.file, state.arrays(),
-                             {**self._about, "step": state.step, "updates": updates})
-            now = time.monotonic()
-            pause = (now - start) / SHARE_OF_CHECKPOINTS
-            self._next = now + max(SECONDS_BETWEEN_CHECKPOINTS, pause)
-        self._saved = state.step
-
-    def _compare(self, about):
-        """Raise CheckpointError unless the checkpoint is of this very training."""
-        if about.get("recipe") == self._about["recipe"]:
-            return
-        old, new = about.get("settings", {}), self._about["settings"]
-        other = [f"{key} was {old.get(key)}, is {new[key]}" for key in new
-                 if old.get(key) != new[key]]
-        raise CheckpointError(f"{self.file} is of another training: "
-                              f"{', '.join(other) or 'the code, the data or the start differ'}")
-
-
-@contextlib.contextmanager
-def _noted_signals(keeper):
-    """Note Ctrl-C and a request to end in a list, so that the present step can be finished.
-
-    A second Ctrl-C interrupts at once. Without a keeper nothing is noted: there is nothing to save.
-    """
-    noted = []
-
-    def note(number, frame):
-        if noted and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        noted.append(number)
-
-    handled = (signal.SIGINT, signal.SIGTERM)
-    if not keeper or threading.current_thread() is not threading.main_thread():
-        handled = ()
-    before = {number: signal.getsignal(number) for number in handled}
-    for number, handler in before.items():
-        if handler is not signal.SIG_IGN:
-            signal.signal(number, note)
-    try:
-        yield noted
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _in_folder(run, folder, resume, name):
-    """The history of `run`, with its checkpoint in `folder`."""
-    keeper = _Keeper(folder / "checkpoint.safetensors", run,
-                     how_to_go_on="go on with --resume (resume=True)", strict=True)
-    if ranks.rank():
-        return run.train(name, keeper)
-    if resume and not keeper.file.exists():
-        raise CheckpointError(f"there is nothing to resume: no {keeper.file}")
-    if keeper.file.exists() and not resume:
-        raise CheckpointError(f"{folder} holds a training; resume it, or name another folder")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CheckpointError(f"cannot make the folder {folder}: {error.strerror}") from error
-    lock = FileLock(folder / "lock")
-    try:
-        with lock.acquire(timeout=0):
-            return run.train(name, keeper)
-    except Timeout:
-        raise CheckpointError(f"another process is training in {folder}") from None
-
-
-def _kept(run, folder, name):
-    """The history of `run`, trained now or, where an identical run was kept, loaded."""
-    folder.mkdir(parents=True, exist_ok=True)
-    key = run.fingerprint()
-    file = folder / f"{name}-{key[:16]}.safetensors"
-    keeper = _Keeper(file.with_suffix(".checkpoint"), run,
-                     how_to_go_on="the same call goes on from there", strict=False)
-    with _locked(folder / f"{file.stem}.lock", name):
-        try:
-            history = _load_run(file, run.model)
-            os.utime(file)  # used again: not yet one to forget
-            return history
-        except CheckpointError:  # there is none, or it is damaged
-            pass
-        history = run.train(name, keeper)
-        arrays = {f"model.{k}": v.numpy() for k, v in run.model.state_dict().items()}
-        checkpoint.write(file, arrays | {f"history.{k}": v for k, v in history.items()}, {})
-        keeper.file.unlink(missing_ok=True)
-    return history
-
-
-def _load_run(file, model):
-    """Put the weights that `file` holds into `model`; return the history."""
-    expected = {f"model.{k}": form for k, form in checkpoint.forms(model.state_dict()).items()}
-    arrays, _ = checkpoint.read(file, expected)
-    checkpoint.load_weights(model, {k: arrays[f"model.{k}"] for k in model.state_dict()})
-    return {k.removeprefix("history."): v for k, v in sorted(arrays.items())
-            if k.startswith("history.")}
-
-
-@contextlib.contextmanager
-def _locked(path, name):
-    """Hold the lock of a run: processes side by side train it once and share the result."""
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        with _report() as stream:
-            print(f"waiting: another process is training {name}", file=stream)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-@contextlib.contextmanager
-def _report():
-    """Where to tell how far a training is: stderr, or the file that GENBOOK_PROGRESS names.
-
-    While a chapter is executed, what goes to stderr would end up on its page; the build reads the
-    file and shows it on the terminal.
-    """
-    path = os.environ.get("GENBOOK_PROGRESS")
-    if not path:
-        yield sys.stderr
-        return
-    with open(path, "a", encoding="utf-8") as file:
-        yield file
-
-
-@contextlib.contextmanager
-def _progress(steps, name, done):
-    """A progress bar; on rank 0 alone."""
-    with _report() as stream:
-        live = stream is sys.stderr
-        with tqdm(total=steps, initial=done, desc=name, file=stream, mininterval=0.5,
-                  dynamic_ncols=live, disable=ranks.rank() > 0) as bar:
-            yield bar

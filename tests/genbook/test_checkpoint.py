@@ -15,7 +15,7 @@ import paddle.nn as nn
 import pytest
 from filelock import FileLock
 
-from genbook import checkpoint, train
+from genbook import checkpoint, keep, train
 from genbook.checkpoint import CheckpointError, forms, load_weights, read, write
 from genbook.train import TrainingError, fit
 
@@ -240,8 +240,8 @@ def kicked(step, number=signal.SIGINT):
 
 
 def at_every_step(monkeypatch):
-    monkeypatch.setattr(train, "SECONDS_BETWEEN_CHECKPOINTS", 0)
-    monkeypatch.setattr(train, "SHARE_OF_CHECKPOINTS", float("inf"))
+    monkeypatch.setattr(keep, "SECONDS_BETWEEN_CHECKPOINTS", 0)
+    monkeypatch.setattr(keep, "SHARE_OF_CHECKPOINTS", float("inf"))
 
 
 @pytest.fixture
@@ -285,7 +285,7 @@ sys.path.insert(0, tests)
 import test_checkpoint as t
 
 rng = random.Random(int(seed))
-t.train.SECONDS_BETWEEN_CHECKPOINTS, t.train.SHARE_OF_CHECKPOINTS = 0, float("inf")
+t.keep.SECONDS_BETWEEN_CHECKPOINTS, t.keep.SHARE_OF_CHECKPOINTS = 0, float("inf")
 
 def run():
     os.environ["GENBOOK_RUNS"] = runs
@@ -428,7 +428,8 @@ def test_where_nobody_asked_a_damaged_checkpoint_is_trained_anew(
     (file,) = tmp_path.glob("*.checkpoint")
     file.write_bytes(damage(file.read_bytes()))
     assert same(run(), undisturbed)
-    assert not list(tmp_path.glob("*.checkpoint")) and len(list(tmp_path.glob("*.safetensors"))) == 1
+    assert not list(tmp_path.glob("*.checkpoint"))
+    assert len(list(tmp_path.glob("*.safetensors"))) == 1
 
 
 def test_two_trainings_do_not_share_a_folder(tmp_path):

@@ -135,12 +135,12 @@ class Training:
         for path in Path("/proc").glob("[0-9]*"):
             try:
                 command = (path / "cmdline").read_bytes().split(b"\0")
-                if b"genbook.parallel" in command and b"launch" not in b"".join(command[:3]):
-                    if json.loads(command[-2])["out"] == str(self.folder):
-                        number = re.search(rb"PADDLE_TRAINER_ID=(\d+)",
-                                           (path / "environ").read_bytes())
+                environment = (path / "environ").read_bytes()
+                if command[-4:-2] == [b"-m", b"genbook.parallel"]:
+                    number = re.search(rb"\0PADDLE_TRAINER_ID=(\d+)", environment)
+                    if number and json.loads(command[-2])["out"] == str(self.folder):
                         found[int(number[1])] = int(path.name)
-            except (OSError, ValueError, TypeError):  # it has just ended, or is something else
+            except (OSError, ValueError):  # it has just ended, or is no process of ours
                 continue
         return found
 
