@@ -1,7 +1,7 @@
 """Samples after equal CPU seconds: genbook's models against what tutorials train, on MNIST.
 
     pip install torch diffusers    # used by this benchmark only
-    GENBOOK_DATA=... OMP_NUM_THREADS=1 python benchmarks/equal_seconds.py --seconds 900
+    GENBOOK_DATA=... OMP_NUM_THREADS=1 python benchmarks/equal_seconds.py --seconds 600
 
 Each model trains on one core for as many steps as fit into the CPU seconds: those of a few steps
 are measured first. The tutorials' models are the U-Net of the diffusers library with 32, 64 and 64
@@ -149,7 +149,7 @@ def classic_vae(data):
 def main():
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=900)
+    parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--only", nargs="*", help="names of the rows")
     args = parser.parse_args()
     import torch
