@@ -202,7 +202,7 @@ class Module(Text):
                 self.imports |= imports_of(self, node, package)
             elif isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)):
                 self._define(node)
-            elif not (i == 0 and isinstance(node, ast.Expr)):  # a docstring
+            elif not (i == 0 and ast.get_docstring(self.tree) is not None):
                 self.actions.append(node)
 
     def _define(self, node):

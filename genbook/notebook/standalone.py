@@ -19,6 +19,8 @@ ALLOWED = {"paddle", "numpy", "matplotlib", "mpl_toolkits", "sklearn", "scipy", 
 # What a reader may want to set, in a cell before all others.
 SETTINGS = (Global("genbook.train", "STEPS_SCALE"),)
 TITLE = "# @title Helpers from the book"  # the line that Colab shows where it folds a cell
+WARNINGS = Import("warnings", "", "warnings")
+QUIET = '{}.filterwarnings("ignore", "No ccache found")  # Paddle says so at every import'
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Standalone(NamedTuple):
     """What `standalone` makes of some cells."""
 
     settings: str  # what a reader may set; may be empty
-    helpers: str  # what the cells need; may be empty
+    helpers: str  # what the cells need
     cells: list[str]  # one for each that was given; empty where nothing of it is to be run
 
 
@@ -53,7 +55,7 @@ def standalone(cells: Iterable[str | Shown]) -> Standalone:
     parts = list(_parts(cells, package))
     targets = [t for part in parts for t in (*part.needs, *part.defines)]
     package.cut_tables(set().union(*(part.strings for part in parts)), targets)
-    carried = package.reached(targets)
+    carried = package.reached([*targets, WARNINGS])
     helpers = _helpers(parts, carried, package)
     names = _names(parts, carried, package)
     _check(parts, carried, package)
@@ -74,6 +76,8 @@ class _CellPart:
         self.references = package.located(text.references)
         self.imports = {a: package.origin(t) for a, t in text.imports.items()
                         if isinstance(t, Global)}
+        for target in self.imports.values():
+            package.definition(target)  # a name that is not there is told even where it is not used
         self.needs = [r.target for r in self.references if isinstance(r.target, Global)]
         renamed = {a: t for a, t in self.imports.items() if a != t.name}
         self.needs += renamed.values()  # where it stands, `a = name` takes the import's place
@@ -266,10 +270,9 @@ def _check(parts, carried, package: Package) -> None:
 
 def _helper_cell(helpers, carried, future, package: Package, names) -> str:
     """The imports and the definitions, those of a module together."""
-    imports = [t for t in carried if isinstance(t, Import)]
-    if not helpers and not imports:
-        return ""
-    lines = sorted((t.statement(names[t]) for t in imports),
+    imports = [t for t in carried if isinstance(t, Import) and t != WARNINGS]
+    lines = [WARNINGS.statement(names[WARNINGS]), "", QUIET.format(names[WARNINGS]), ""]
+    lines += sorted((t.statement(names[t]) for t in imports),
                    key=lambda s: (s.split()[1].split(".")[0] not in sys.stdlib_module_names,
                                   s.startswith("from"), s))
     blocks = ["from __future__ import annotations"] * future + ["\n".join(lines)]

@@ -46,9 +46,10 @@ def fit(model, loss, *data, steps, batch_size=128, lr=1e-3, ema=None, seed=0, na
             if average:
                 average.update(model)
             history.append({**losses, "seconds": time.perf_counter() - start})
-            if step % 10 == 9:
-                print(f"{name}: step {step + 1} of {steps}", end="\r", flush=True)
-    print(" " * 80, end="\r")
+            if (step + 1) % max(1, steps // 10) == 0:
+                told = f"{name}: step {step + 1:,} of {steps:,}, loss {losses['loss']:.4g}"
+                print(f"{told:80}", end="\r", flush=True)
+    print(" " * 80, end="\r")  # what follows takes the line's place
     if average:
         model.set_state_dict({**model.state_dict(), **average.state})
     paddle.seed(seed)
