@@ -13,8 +13,13 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; 
 .PHONY: book test serve lock clean distclean help
 .DEFAULT_GOAL := book
 
-book: $(STAMP) ## build the book into _build/html; red when anything is wrong
-	"$(BIN)/jupyter-book" build . -n -W --keep-going
+# Another edition: make book DATA=mnist (or hanzi) into _build/mnist/_build/html.
+DATA ?= digits
+OUT := $(if $(filter digits,$(DATA)),.,_build/$(DATA))
+
+book: $(STAMP) ## build the book into _build/html; red when anything is wrong (DATA=mnist|hanzi)
+	GENBOOK_EDITION=$(DATA) "$(BIN)/jupyter-book" build . --path-output "$(OUT)" \
+		-n -W --keep-going
 
 test: $(STAMP) ## run the tests
 	"$(BIN)/python" -m pytest

@@ -4,6 +4,7 @@ import paddle
 
 from ..autoencoder import AutoEncoder
 from ..train import fit
+from . import steps_for
 
 
 def mean_squared_error(model, x):
@@ -11,11 +12,11 @@ def mean_squared_error(model, x):
     return (model(x) - x).square().mean()
 
 
-def train_autoencoder(images, steps=800, seed=0):
-    """An AutoEncoder trained on images [N, C, H, W] in [0, 1], and its history."""
+def train_autoencoder(data, steps=None, seed=0):
+    """The lab's AutoEncoder."""
     paddle.seed(seed)
-    model = AutoEncoder(in_channels=images.shape[1])
-    history = fit(
-        model, mean_squared_error, images, steps=steps, seed=seed, name="autoencoder"
-    )
+    model = AutoEncoder(in_channels=data.images.shape[1])
+    steps = steps or steps_for(data, 800)
+    loss = mean_squared_error
+    history = fit(model, loss, data.images, steps=steps, seed=seed, name="autoencoder")
     return model, history

@@ -15,7 +15,7 @@ from genbook.notebook import CannotCarry, Shown, standalone
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from sphinx.util import logging
 
-from . import markdown
+from . import edition, markdown
 from .cache import page_keys, read_page
 
 LOGGER = logging.getLogger(__name__)
@@ -41,8 +41,8 @@ TOOLTIP = "Download this page as a notebook that runs by itself"
 
 def offer_notebook(app, pagename, templatename, context, doctree):
     """Write the notebook of a page into the site, and have the page offer it."""
-    if doctree is None or pagename not in page_keys(app.env):
-        return
+    if doctree is None or pagename not in page_keys(app.env) or edition.name() != "digits":
+        return  # the data sets of other editions are files, which an empty folder has not
     page = read_page(app.env, pagename)
     if not any(is_shown(cell) for cell in page.cells):
         return
