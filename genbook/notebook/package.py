@@ -7,7 +7,16 @@ from dataclasses import replace
 
 from genbook import fingerprint
 
-from .source import STANDINS, CannotCarry, Definition, Global, Import, Module, Reference, strings_in
+from .source import (
+    STANDINS,
+    CannotCarry,
+    Definition,
+    Global,
+    Import,
+    Module,
+    Reference,
+    strings_passed_in,
+)
 
 # Tables of which a notebook holds only the entries whose keys it writes out.
 TABLES = (Global("genbook.data", "_SOURCES"),)
@@ -77,12 +86,12 @@ class Package:
                 if not r.deferred and r.target != target]
 
     def cut_tables(self, keys: set[str], targets: list[Global | Import]) -> None:
-        """Keep of each table the entries for `keys`, and for what the code of `targets` writes."""
+        """Keep of each table the entries for `keys`, and for what the code of `targets` passes."""
         while True:
             for table in TABLES:
                 self._cut(table, keys)
             reached = (t for t in self.reached(targets) if isinstance(t, Global) and t not in TABLES)
-            more = set().union(*(strings_in(self.definition(t).node) for t in reached))
+            more = set().union(*(strings_passed_in(self.definition(t).node) for t in reached))
             if more <= keys:
                 return
             keys = keys | more

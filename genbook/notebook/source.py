@@ -289,6 +289,13 @@ def strings_in(tree: ast.AST) -> set[str]:
     return {value for value in constants if isinstance(value, str)}
 
 
+def strings_passed_in(tree: ast.AST) -> set[str]:
+    """The strings that are written out as an argument of a call."""
+    calls = (n for n in ast.walk(tree) if isinstance(n, ast.Call))
+    arguments = (a for call in calls for a in (*call.args, *(k.value for k in call.keywords)))
+    return {a.value for a in arguments if isinstance(a, ast.Constant) and isinstance(a.value, str)}
+
+
 def references_in(text: Text, node: ast.stmt) -> list[Reference]:
     """What a statement refers to outside of itself, and where it binds names of its module."""
     finder = _Finder(text, text.resolve, getattr(text, "future", False))

@@ -12,7 +12,17 @@ from itertools import count
 from typing import NamedTuple
 
 from .package import Package
-from .source import CannotCarry, Cell, Definition, Global, Import, Reference, Text, bound_by, strings_in
+from .source import (
+    CannotCarry,
+    Cell,
+    Definition,
+    Global,
+    Import,
+    Reference,
+    bound_by,
+    strings_in,
+    strings_passed_in,
+)
 
 # What a notebook may import: the packages its reader is told to install, and what comes with them.
 ALLOWED = {"paddle", "numpy", "matplotlib", "mpl_toolkits", "sklearn", "scipy", "PIL"}
@@ -110,7 +120,7 @@ class _ShownPart:
         self.references = []
         if not self.runs:
             return
-        self.strings = set().union(*map(strings_in, self.nodes))
+        self.strings = set().union(*map(strings_passed_in, self.nodes))
         if self.cls:
             owner = Global(self.text.name, self.cls.name)
             self.needs = [owner]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import groupby
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -17,9 +18,10 @@ from sphinx.util.math import get_node_equation_number
 
 
 class Cell(NamedTuple):
-    """A code cell stands here. index: of the cell in the page."""
+    """A code cell stands here. index: of the cell in the page. folded: not to be seen at once."""
 
     index: int
+    folded: bool = False
 
 
 class Source(NamedTuple):
@@ -179,27 +181,23 @@ class _Page:
         yield _indent("\n\n".join(self._inner(node)), "> ", "> ")
 
     def block_admonition(self, node):
-        """A block quote; one that the site folds is folded here, too."""
+        """Block quotes, or folded where the site folds it; code cells stand between its parts."""
         title, body = admonitionlabels.get(node.tagname, ""), list(node)
         if body and isinstance(body[0], nodes.title):
             title = self.inline(body.pop(0))
+        folded = "dropdown" in node["classes"]
         inner = [block for child in body for block in self.block(child)]
-        if "dropdown" in node["classes"]:
-            yield f"<details><summary><b>{title}</b></summary>"
-            yield from inner
-            yield "</details>"
-            return
-        quote = [f"**{title}**"]  # what cannot be quoted stands between two quotes
-        for block in inner:
-            if isinstance(block, str):
-                quote.append(block)
-                continue
-            if quote:
-                yield _indent("\n\n".join(quote), "> ", "> ")
-            quote = []
-            yield block
-        if quote:
-            yield _indent("\n\n".join(quote), "> ", "> ")
+        if not inner or not isinstance(inner[0], str):
+            inner.insert(0, "")
+        for i, (is_text, part) in enumerate(groupby(inner, lambda block: isinstance(block, str))):
+            if not is_text:
+                yield from (b._replace(folded=folded) if isinstance(b, Cell) else b for b in part)
+            elif folded:
+                text = "\n\n".join(part)
+                yield f"<details><summary><b>{title}</b></summary>\n\n{text}\n\n</details>"
+            else:
+                text = "\n\n".join([f"**{title}**", *part] if i == 0 else part)
+                yield _indent(text.rstrip(), "> ", "> ")
 
     def block_footnote(self, node):
         label, *body = node

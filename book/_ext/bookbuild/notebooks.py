@@ -143,8 +143,10 @@ def metadata(block, page) -> dict:
     if not isinstance(block, markdown.Cell):
         return {}
     cell = page.cells[block.index]
+    folded = FOLDED if hiding(cell) or block.folded else {}
     tags = [tag for tag in cell.metadata.get("tags", ()) if tag == "raises-exception"]
-    return {**({"tags": tags} if tags else {}), **(FOLDED if hiding(cell) else {})}
+    tags += folded.get("tags", [])
+    return {**folded, "tags": tags} if tags else {}
 
 
 def about(app, doctree) -> str:
