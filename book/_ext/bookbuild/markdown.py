@@ -130,10 +130,15 @@ class _Page:
             raise unknown(node)
         caption = next(node.findall(nodes.caption), None)
         if caption is not None:
-            number = self.builder.fignumbers.get("figure", {}).get(node["ids"][0])
-            label = self.builder.config.numfig_format["figure"]
-            start = f"**{label % '.'.join(map(str, number))}** " if number else ""
-            yield start + self.inline(caption)
+            yield f"**{self.label(node)}** {self.inline(caption)}"
+
+    def label(self, node) -> str:
+        """What the site calls a figure, table or exercise, as "Fig. 1.2"; may be empty."""
+        kind = self.builder.env.domains["std"].get_enumerable_node_type(node)
+        number = kind and self.builder.fignumbers.get(kind, {}).get(node["ids"][0])
+        if not number:
+            return ""
+        return self.builder.config.numfig_format[kind] % ".".join(map(str, number))
 
     def block_math_block(self, node):
         parts = [part.strip() for part in node.astext().split("\n\n") if part.strip()]
@@ -184,11 +189,11 @@ class _Page:
         """Block quotes, or folded where the site folds it; code cells stand between its parts."""
         title, body = admonitionlabels.get(node.tagname, ""), list(node)
         if body and isinstance(body[0], nodes.title):
-            title = self.inline(body.pop(0))
+            title = f"{self.label(node)} {self.inline(body.pop(0))}".strip()
         folded = "dropdown" in node["classes"]
         inner = [block for child in body for block in self.block(child)]
-        if not inner or not isinstance(inner[0], str):
-            inner.insert(0, "")
+        if not folded and (not inner or not isinstance(inner[0], str)):
+            inner.insert(0, "")  # to carry the title
         for i, (is_text, part) in enumerate(groupby(inner, lambda block: isinstance(block, str))):
             if not is_text:
                 yield from (b._replace(folded=folded) if isinstance(b, Cell) else b for b in part)
@@ -209,10 +214,7 @@ class _Page:
 
     def block_table(self, node):
         for title in node.findall(nodes.title):
-            number = self.builder.fignumbers.get("table", {}).get(node["ids"][0])
-            label = self.builder.config.numfig_format["table"]
-            start = f"**{label % '.'.join(map(str, number))}** " if number else ""
-            yield start + self.inline(title)
+            yield f"**{self.label(node)}** {self.inline(title)}"
         rows = [[" ".join(self._inner(entry)).replace("|", r"\|").replace("\n", " ")
                  for entry in row.findall(nodes.entry)] for row in node.findall(nodes.row)]
         if next(node.findall(nodes.thead), None) is None:
