@@ -14,17 +14,15 @@ from pathlib import Path
 
 import nbformat
 import pytest
-import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 LISTED = re.findall(r"\b(book/[\w-]+)$", (ROOT / "_toc.yml").read_text("utf-8"), re.M)
 CHAPTERS = {Path(page).name: (ROOT / f"{page}.md").read_text("utf-8") for page in LISTED}
-CODE = re.compile(r"^```\{code-cell\}[^\n]*\n(?:---\n(.*?)\n---\n)?(.*?)^```\s*$", re.M | re.S)
+CODE = re.compile(r"^```\{code-cell\}[^\n]*\n((?:---\n.*?^---\n)?(?:^:[^\n]*\n)*)", re.M | re.S)
 
 
 def shows_code(text):
-    options = (yaml.safe_load(match[1] or "{}") for match in CODE.finditer(text))
-    return any("remove-input" not in o.get("tags", ()) for o in options)
+    return any("remove-input" not in match[1] for match in CODE.finditer(text))
 
 
 NAMES = [name for name, text in CHAPTERS.items() if shows_code(text)]
@@ -173,7 +171,7 @@ class Blocks(HTMLParser):
 
 def sources(chapter):
     """The sources that a chapter shows, as Python finds them in the package."""
-    for path, options in re.findall(r"^```\{literalinclude\} \.\./(\S+\.py)\n(.*?)^```", chapter,
+    for path, options in re.findall(r"^```\{literalinclude\} \.\./(genbook/\S+\.py)\n(.*?)^```", chapter,
                                     re.M | re.S):
         module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
         options = dict(re.findall(r"^:([\w-]+): *(.*)$", options, re.M))
