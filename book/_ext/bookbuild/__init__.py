@@ -7,15 +7,17 @@
     kernel     one page in one kernel
     progress   what runs now, on the terminal
     pictures   every picture has a caption and words for those who cannot see it
+    notebooks  each page with code is also a notebook that runs by itself
+    markdown   a page as plain Markdown, for its notebook
     offline    MathJax is served from the site itself
     report     how the build ended
 """
 
-from . import cache, edition, execute, offline, pictures, report
+from . import cache, edition, execute, notebooks, offline, pictures, report
 
 
 def setup(app):
     """Connect every part to the build."""
-    for part in (edition, cache, execute, pictures, offline, report):
+    for part in (edition, cache, execute, pictures, notebooks, offline, report):
         part.setup(app)
     return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": True}
