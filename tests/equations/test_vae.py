@@ -2,7 +2,7 @@ import numpy as np
 import paddle
 import pytest
 from genbook.vae import bernoulli_nll, gaussian_kl, reparameterize, squared_error
-from scipy import stats
+from scipy import optimize, stats
 from scipy.integrate import quad
 
 normal = stats.norm.pdf
@@ -45,6 +45,18 @@ def bent(z):
 ENCODERS = [(0.0, 1.0), (0.3, 0.5), (-1.0, 0.7), (1.2, 0.2)]
 
 
+@pytest.mark.checks("eq-elbo-jensen", "bound from Jensen's inequality")
+def test_elbo_jensen(agree):
+    """Exact sums over a code with three values: 1,000 random encoders, and the posterior."""
+    rng = np.random.default_rng(0)
+    prior, likelihood = np.array([0.5, 0.3, 0.2]), np.array([0.9, 0.05, 0.4])
+    joint = prior * likelihood
+    encoders = np.concatenate([rng.dirichlet(np.ones(3), 1000), [joint / joint.sum()]])
+    bounds = (encoders * np.log(joint / encoders)).sum(axis=1)
+    agree(bounds.max(), np.log(joint.sum()), 1e-12)  # the posterior's, and none is higher
+    agree(bounds.argmax(), 1000, 0.5)
+
+
 @pytest.mark.checks("eq-elbo", "evidence lower bound")
 def test_elbo(agree):
     """Quadrature: never above the evidence, and equal to it at the known posterior."""
@@ -69,6 +81,36 @@ def test_elbo_gap(agree):
                 log_normal(z, m, d) - (bent(z) + log_normal(z) - evidence),
             mean, deviation)
         agree(bound(bent, mean, deviation), evidence - gap, 1e-9)
+
+
+LINEAR = (1.5, 0.2, 0.8, 1.7), (-0.7, 0.0, 1.2, 0.4)  # a, b, s and x
+
+
+@pytest.mark.checks("eq-linear-exact", "evidence and posterior of the linear model")
+def test_linear_exact(agree):
+    """Evidence, posterior mean and posterior variance by adaptive quadrature."""
+    for a, b, s, x in LINEAR:
+        def moment(power, a=a, b=b, s=s, x=x):
+            return quad(lambda z: z**power * normal(x, a * z + b, s) * normal(z), -12, 12,
+                        epsabs=1e-13)[0]
+
+        variance = a**2 + s**2
+        evidence, mean = moment(0), moment(1) / moment(0)
+        agree(normal(x, b, np.sqrt(variance)), evidence, 1e-10)
+        agree(a * (x - b) / variance, mean, 1e-9)
+        agree(s**2 / variance, moment(2) / evidence - mean**2, 1e-9)
+
+
+@pytest.mark.checks("eq-elbo-linear", "bound of the linear model")
+def test_elbo_linear(agree):
+    """Both expectations of the bound by adaptive quadrature, for four encoders."""
+    for a, b, s, x in LINEAR:
+        for m, d in ENCODERS:
+            formula = (-0.5 * np.log(2 * np.pi * s**2)
+                       - ((x - b - a * m) ** 2 + a**2 * d**2) / (2 * s**2)
+                       - 0.5 * (d**2 + m**2 - 1 - np.log(d**2)))
+            agree(formula, bound(lambda z, a=a, b=b, s=s, x=x: log_normal(x, a * z + b, s), m, d),
+                  1e-8)
 
 
 @pytest.mark.checks("eq-gaussian-kl", "KL divergence of the encoder from the prior")
@@ -123,6 +165,37 @@ def test_pathwise_gradient(agree):
 
         pathwise = expectation(slope_of_f, 0, 1)
         agree(pathwise, slope(lambda m, s=sigma: expectation(f, m, s), mu), 1e-8)
+
+
+@pytest.mark.checks("eq-pathwise-sigma", "gradient of the spread through the draw")
+def test_pathwise_sigma(agree):
+    r"""Finite differences of $\E[f(z)]$, itself by quadrature."""
+    for mu, sigma in ((0.3, 0.7), (-1.0, 1.3)):
+        def noise_times_slope(e, m=mu, s=sigma):
+            return e * (2 * np.cos(2 * (m + s * e)) + 0.6 * (m + s * e) ** 2)
+
+        pathwise = expectation(noise_times_slope, 0, 1)
+        agree(pathwise, slope(lambda s, m=mu: expectation(f, m, s), sigma), 1e-8)
+
+
+@pytest.mark.checks("eq-diagonal-gap", "gap of an encoder without correlation")
+def test_diagonal_gap(agree):
+    """Search for the smallest divergence, itself by Gauss-Hermite quadrature in the plane."""
+    node, weight = np.polynomial.hermite_e.hermegauss(20)
+    e = np.stack(np.meshgrid(node, node), axis=-1).reshape(-1, 2)
+    w = np.outer(weight, weight).ravel() / (2 * np.pi)
+    for precision in ([[9.0, 6.0], [6.0, 6.0]], [[2.0, -1.5], [-1.5, 3.0]]):
+        precision = np.array(precision)
+        posterior = stats.multivariate_normal([0.4, -1.0], np.linalg.inv(precision))
+
+        def divergence(parameters, posterior=posterior):
+            m, d = parameters[:2], np.exp(parameters[2:])
+            z = m + d * e
+            return w @ (log_normal(z, m, d).sum(axis=1) - posterior.logpdf(z))
+
+        found = optimize.minimize(divergence, np.zeros(4), method="BFGS")
+        gap = 0.5 * np.log(precision[0, 0] * precision[1, 1] / np.linalg.det(precision))
+        agree(gap, found.fun, 1e-6)
 
 
 PIXELS = np.linspace(0.05, 0.95, 19)
