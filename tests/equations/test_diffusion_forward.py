@@ -4,6 +4,7 @@ import pytest
 from genbook.diffusion import GaussianDiffusion, cosine_beta_schedule, linear_beta_schedule
 from scipy import stats
 from scipy.integrate import quad
+from scipy.special import expit, logit
 
 SCHEDULES = [linear_beta_schedule(1000), cosine_beta_schedule(1000)]
 
@@ -47,6 +48,101 @@ def test_q_sample(agree):
         above = diffusion.q_sample(x_start, t, paddle.ones_like(x_start)).numpy().ravel()
         agree(centre, means, 1e-6)
         agree((above - centre) ** 2, variances, 1e-6)
+
+
+@pytest.mark.checks("eq-forward-variance", "variance of a pixel from step to step")
+def test_forward_variance(agree):
+    """Monte Carlo: 200,000 pixels that are 0 or 1 equally often, through eight steps."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 2, 200_000) * 1.0
+    variance, distance = 0.25, -0.75
+    for beta in cosine_beta_schedule(8):
+        x = np.sqrt(1 - beta) * x + np.sqrt(beta) * rng.standard_normal(len(x))
+        variance = (1 - beta) * variance + beta
+        distance *= 1 - beta
+        agree.in_mean((x - x.mean()) ** 2, variance)
+        agree(variance - 1, distance, 1e-12)
+
+
+@pytest.mark.checks("eq-forward-jump", "from any state to any later one")
+def test_forward_jump(agree):
+    """Mean and variance carried through the single steps in between, for four pairs of states."""
+    for betas in SCHEDULES:
+        left = GaussianDiffusion(betas).alphas_cumprod
+        for s, t in ((1, 2), (10, 300), (400, 900), (998, 999)):
+            mean, variance = 0.7, 0.0
+            for beta in betas[s:t]:
+                mean, variance = np.sqrt(1 - beta) * mean, (1 - beta) * variance + beta
+            ratio = left[t - 1] / left[s - 1]
+            agree(np.sqrt(ratio) * 0.7, mean, 1e-12)
+            agree(1 - ratio, variance, 1e-12)
+
+
+@pytest.mark.checks("eq-forward-end", "limit on what is left at the end")
+def test_forward_end(agree):
+    """The product of the linear schedule for five $T$: at most $e^{-10.05}$, and half of it or more."""
+    for steps in (100, 250, 500, 1000, 4000):
+        left = np.log(GaussianDiffusion(linear_beta_schedule(steps)).alphas_cumprod[-1])
+        agree(max(0.0, left + 10.05), 0.0, 0.0)
+        agree(left / -10.05, 1.0, 0.08)
+
+
+@pytest.mark.checks("eq-forward-angle", "image and noise as a turning pair")
+def test_forward_angle(agree):
+    """The code's factors of image and noise against those of the angle, at all steps."""
+    for betas in SCHEDULES:
+        diffusion = GaussianDiffusion(betas)
+        one, t = of_all_steps(1.0)
+        image = diffusion.q_sample(one, t, paddle.zeros_like(one)).numpy().ravel()
+        noise = diffusion.q_sample(paddle.zeros_like(one), t, one).numpy().ravel()
+        agree(image, np.cos(np.arctan2(noise, image)), 1e-6)
+        agree(image**2, np.cumprod(1 - betas), 1e-6)
+
+
+@pytest.mark.checks("eq-log-snr", r"$\bar\alpha_t$ from the logarithm of the ratio")
+def test_log_snr(agree):
+    """SciPy's logit and logistic function, at all steps."""
+    for betas in SCHEDULES:
+        left = GaussianDiffusion(betas).alphas_cumprod
+        level = np.log(left / (1 - left))
+        agree(level, logit(left), 1e-9)
+        agree(1 / (1 + np.exp(-level)), expit(logit(left)), 1e-12)
+
+
+@pytest.mark.checks("eq-image-posterior", "which image was noised")
+def test_image_posterior(agree):
+    """Bayes' rule with SciPy's densities, for five images of three pixels."""
+    rng = np.random.default_rng(0)
+    images, noise = rng.uniform(-1, 1, (5, 3)), rng.standard_normal(3)
+    for left in (0.9, 0.4, 0.01):
+        x_t = np.sqrt(left) * images[2] + np.sqrt(1 - left) * noise
+        d = ((x_t - np.sqrt(left) * images) ** 2).sum(axis=1) / (2 * (1 - left))
+        density = [stats.multivariate_normal(np.sqrt(left) * image, 1 - left).pdf(x_t)
+                   for image in images]
+        agree(np.exp(-d) / np.exp(-d).sum(), density / np.sum(density), 1e-12)
+
+
+@pytest.mark.checks("eq-forward-covariance", "covariance of two states of one path")
+def test_forward_covariance(agree):
+    """Monte Carlo: 200,000 paths of ten steps."""
+    rng, betas = np.random.default_rng(0), cosine_beta_schedule(10)
+    left = GaussianDiffusion(betas).alphas_cumprod
+    path = [rng.standard_normal(200_000)]
+    for beta in betas:
+        step = np.sqrt(1 - beta) * path[-1] + np.sqrt(beta) * rng.standard_normal(200_000)
+        path.append(step)
+    for s, t in ((1, 2), (3, 7), (2, 9)):
+        agree.in_mean(path[s] * path[t], np.sqrt(left[t - 1] / left[s - 1]))
+
+
+@pytest.mark.checks("eq-exploding-sigma", "the same process without shrinking")
+def test_exploding_sigma(agree):
+    r"""Noise added step by step, of such sizes that the scaled state has the variance of $x_t$."""
+    diffusion = GaussianDiffusion(linear_beta_schedule(1000))
+    variance = 0.0  # of y given the image
+    for beta, left in zip(diffusion.betas, diffusion.alphas_cumprod, strict=True):
+        variance += beta / left  # the noise of one step, at the scale of y
+        agree(variance * left / (1 - left), 1.0, 1e-9)
 
 
 @pytest.mark.checks("def-cosine-schedule", "cosine schedule")
