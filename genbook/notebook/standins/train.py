@@ -8,7 +8,7 @@ import numpy as np
 import paddle
 
 from genbook import cpu
-from genbook.train import MovingAverage, batches, learning_rate
+from genbook.train import MovingAverage, batches, learning_rate, noise_seed
 
 # The length of every training: 1 is the book's; 0.02 gives a quick look, at worse models.
 STEPS_SCALE = 1
@@ -24,7 +24,6 @@ def fit(model, loss, *data, steps, batch_size=128, lr=1e-3, ema=None, seed=0, na
     """
     cpu.tune()
     steps = max(1, round(steps * STEPS_SCALE))
-    paddle.seed(seed)
     model.train()
     optimizer = paddle.optimizer.Adam(lr, parameters=model.parameters())
     average = MovingAverage(model, ema) if ema else None
@@ -33,6 +32,7 @@ def fit(model, loss, *data, steps, batch_size=128, lr=1e-3, ema=None, seed=0, na
     with cpu.flush_denormals(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "When training, we now always track")
         for step in range(steps):
+            paddle.seed(noise_seed(seed, step, rank=0))
             optimizer.set_lr(learning_rate(step, steps, lr))
             index = next(indices)
             losses = loss(model, *(paddle.to_tensor(array[index]) for array in data))
