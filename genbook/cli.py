@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from genbook import data
+from genbook.assignments import AssignmentError, command
 
 _SHADES = np.array(list(" .:-=+*#%@"))
 
@@ -31,7 +32,7 @@ def main(argv=None):
         return stop.code
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (data.DataError, OSError) as error:
+    except (data.DataError, AssignmentError, OSError) as error:
         print(f"genbook: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -48,6 +49,7 @@ def _parser():
     parser = _Parser(prog="genbook", description="Data and models of the book, from the shell.")
     commands = parser.add_subparsers(required=True, metavar="command")
     _add_data_parser(commands)
+    _add_assignment_parser(commands)
     return parser
 
 
@@ -56,6 +58,10 @@ def _add_data_parser(commands):
     actions = parser.add_subparsers(required=True, metavar="action")
     _add_fetch_parser(actions)
     _add_show_parser(actions)
+
+
+def _add_assignment_parser(commands):
+    command.add_parser(commands)
 
 
 def _add_fetch_parser(actions):
