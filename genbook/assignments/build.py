@@ -34,15 +34,19 @@ def build(out, seed=None):
         raise AssignmentError(f"{out} already holds assignments, perhaps with changes of yours: "
                               "name another folder, or remove this one")
     require_nbgrader()
-    seed = secrets.randbelow(2**31) if seed is None else seed
-    for name, task in TASKS.items():
-        hidden = tuple(1 + (seed + k) % 2**31 for k in range(3))
-        write_notebook(out / "source" / name / f"{name}.ipynb", task.cells(hidden))
+    write_sources(out, secrets.randbelow(2**31) if seed is None else seed)
     (out / "nbgrader_config.py").write_text(CONFIG, encoding="utf-8")
     with course(out) as api:
         for name in TASKS:
             run(api.generate_assignment, name)
     return [out / "release" / name / f"{name}.ipynb" for name in TASKS]
+
+
+def write_sources(out, seed):
+    """Write the instructors' version of each task to the folder out/source."""
+    hidden = tuple(1 + (seed + k) % 2**31 for k in range(3))  # students' copies have the seed 0
+    for name, task in TASKS.items():
+        write_notebook(out / "source" / name / f"{name}.ipynb", task.cells(hidden))
 
 
 def write_notebook(path, cells):

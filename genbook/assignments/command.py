@@ -9,6 +9,7 @@ def add_parser(commands):
     actions = parser.add_subparsers(required=True, metavar="action")
     _add_build_parser(actions)
     _add_grade_parser(actions)
+    _add_export_parser(actions)
 
 
 def _add_build_parser(actions):
@@ -31,6 +32,12 @@ def _add_grade_parser(actions):
     parser.set_defaults(run=_grade)
 
 
+def _add_export_parser(actions):
+    parser = actions.add_parser("export", help="write grades and feedback anew, with points by hand")
+    parser.add_argument("out", metavar="OUT", help="the folder with what was graded")
+    parser.set_defaults(run=_export)
+
+
 def _whole(text):
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
@@ -48,3 +55,9 @@ def _grade(args):
     from .grade import grade
 
     print(grade(args.submissions, args.out, args.seconds, args.memory * 10**9))
+
+
+def _export(args):
+    from .grade import export
+
+    print(export(args.out))

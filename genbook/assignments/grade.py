@@ -37,10 +37,7 @@ def grade(submissions, out, seconds=300.0, memory=4 * 10**9, report=print):
         raise AssignmentError(f"{submissions} holds no notebooks")
     if not (out / "source").exists():
         build(out)
-    releases = {
-        path.stem: nbformat.read(path, as_version=4)
-        for path in sorted(out.glob("release/*/*.ipynb")) if path.stem == path.parent.name
-    }
+    releases = {task: nbformat.read(path, as_version=4) for task, path in _tasks(out).items()}
     pre = "nbgrader.preprocessors."
     after = ["LimitOutput", "SaveAutoGrades", "AssignLatePenalties", "CheckCellMetadata"]
     options = {
@@ -58,6 +55,29 @@ def grade(submissions, out, seconds=300.0, memory=4 * 10**9, report=print):
             report(f"{student} {task}: {row['score']:g} of {row['max_score']:g} points, "
                    f"{row['to_grade_by_hand']:g} to grade by hand. {row['reason']}".strip())
         return _write_csv(api, out, releases)
+
+
+def export(out):
+    """Write grades.csv and all feedback of the course folder `out` anew; the path of the CSV.
+
+    For points and comments that were given by hand since. Raises AssignmentError where nothing
+    has been graded, or nbgrader is missing.
+    """
+    out = Path(out)
+    graded = sorted(out.glob("autograded/*/*/*.ipynb"))
+    if not graded:
+        raise AssignmentError(f"{out} holds nothing that was graded")
+    require_nbgrader()
+    with course(out) as api:
+        for path in graded:
+            run(api.generate_feedback, path.parent.name, path.parent.parent.name)
+        return _write_csv(api, out, _tasks(out))
+
+
+def _tasks(out):
+    """The notebooks that students get, by the names of their tasks."""
+    paths = sorted(out.glob("release/*/*.ipynb"))
+    return {path.stem: path for path in paths if path.stem == path.parent.name}
 
 
 def _notebooks(folder, releases):

@@ -68,6 +68,8 @@ class _Module:
     def __init__(self, name):
         self.name = name
         spec = importlib.util.find_spec(name)
+        if spec is None:
+            raise ValueError(f"there is no module {name}")
         self.package = name if spec.submodule_search_locations else name.rpartition(".")[0]
         self.text = Path(spec.origin).read_text(encoding="utf-8")
         self.definitions, self.imports = {}, {}

@@ -115,22 +115,20 @@ def rebuild(cells, release):
     answers, added, place = {}, {}, None
     for kind, source, marks, attachments in cells:
         name = next((m for m in [*marks, by_source.get(source)] if m in official), None)
-        if name is None:
+        if name is None or name in answers:  # a copied cell takes its mark along
             if source.strip():
-                added.setdefault(place, []).append((kind, source, attachments))
+                added.setdefault(place, []).append((kind, source))
             continue
         place = name
         if official[name].metadata.nbgrader.solution:
-            if name in answers:  # a copied cell takes its mark along; the last one counts
-                added.setdefault(name, []).append(answers[name])
-            answers[name] = (official[name].cell_type, source, attachments)
+            answers[name] = source, attachments
     if not answers:
         raise Unusable("the notebook has none of the cells of this task: is it another one?")
     notebook.cells = _new_cells(added.get(None, []))
     for cell in copy.deepcopy(release.cells):
         name = cell.metadata.nbgrader.grade_id
         if name in answers:
-            _, cell.source, attachments = answers[name]
+            cell.source, attachments = answers[name]
             if attachments and cell.cell_type == "markdown":
                 cell.attachments = attachments
         notebook.cells += [cell, *_new_cells(added.get(name, []))]
@@ -140,5 +138,5 @@ def rebuild(cells, release):
 def _new_cells(added):
     make = {"code": nbformat.v4.new_code_cell, "markdown": nbformat.v4.new_markdown_cell,
             "raw": nbformat.v4.new_raw_cell}  # fmt: skip
-    return [make[kind](source) for kind, source, _ in added]
+    return [make[kind](source) for kind, source in added]
 

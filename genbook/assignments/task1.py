@@ -98,7 +98,8 @@ with paddle.no_grad():
     spread = codes.std(axis=0)
     random_codes = codes.mean(axis=0) + spread * paddle.randn([12, *spread.shape])
     from_random = model.decode(random_codes).numpy()
-show({"original": test_images[:12], "decoded": decoded, "from random codes": from_random})
+original = test_images[:12]
+show({"original": original, "decoded": decoded, "from random codes": from_random})
 """),
         *question("compare", 3, """
 What is lost between the original and the decoded digits? The last row is decoded from random codes with

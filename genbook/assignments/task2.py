@@ -129,13 +129,14 @@ line for the leaderboard of your class.
         test("improve-test", POINTS,
              ["genbook.assignments.lab.digits", "genbook.assignments.lab.train_judge",
               *(f"{SAMPLES}.{n}" for n in ("score_samples", "points", "leaderboard_line"))], """
+decode, width = improved.decode, latent_dim
 real, labels = digits("train")
 new, _ = digits("test")
 judge = train_judge(real, labels)
-score = score_samples(improved.decode, latent_dim, judge, real, new)
+score = score_samples(decode, width, judge, real, new)
 print(leaderboard_line(score))
 """, f"""
-score = score_samples(improved.decode, latent_dim, judge, real, new, {hidden[0]})
+score = score_samples(decode, width, judge, real, new, {hidden[0]})
 print(leaderboard_line(score, "with the seed of the grading"))
 """, f"points(score, {POINTS})"),
         text("codes-intro", r"""

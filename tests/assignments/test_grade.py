@@ -7,6 +7,7 @@ import copy
 import csv
 import json
 import os
+import time
 
 import pytest
 
@@ -28,8 +29,8 @@ def mini_cells():
     return [
         make.text("intro", "# Double"),
         make.given("setup", "import sys\nstart = 1"),
-        make.answer("double", RIGHT.split("\n", 1)[1].replace(
-            "    return 2 * x", "    ### BEGIN SOLUTION\n    return 2 * x\n    ### END SOLUTION")),
+        make.answer("double", 'def double(x):\n    """Twice x."""\n'
+                    "    ### BEGIN SOLUTION\n    return 2 * x\n    ### END SOLUTION"),
         make.test("double-test", 2, [], 'assert double(3) == 6, "3 is not doubled"',
                   'assert double(4) == 8, "4 is not doubled"'),
         make.test("half-test", 4, [], "", value="4 if double(3) == 6 else 1"),
@@ -62,7 +63,8 @@ def code_cell(source):
 
 
 def with_cell(notebook, source, at=0):
-    notebook = answered(notebook)
+    """A notebook with one more cell."""
+    notebook = copy.deepcopy(notebook)
     notebook["cells"].insert(at, code_cell(source))
     return notebook
 
@@ -90,10 +92,11 @@ def hand_in(folder, notebooks):
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
-def test_what_is_graded(mini, tmp_path):
+def test_what_is_graded(mini, tmp_path, monkeypatch):
     """Answers count, wherever they come from; tests are those of the assignment."""
+    monkeypatch.setenv("SECRET_TOKEN", "s3cret")
     out, release = mini
-    right = answered(release)
+    right = answered(release, f"import os\nassert 'SECRET_TOKEN' not in os.environ\n{RIGHT}")
 
     bare = copy.deepcopy(right)  # as a service keeps it that knows no marks
     for cell in bare["cells"]:
@@ -101,10 +104,10 @@ def test_what_is_graded(mini, tmp_path):
         cell.pop("id")
     bare["nbformat_minor"] = 4
 
-    deleted = answered(release, code="def double(x):\n    return 0")
+    deleted = answered(release, "def double(x):\n    return 0")
     deleted["cells"] = [c for c in deleted["cells"] if not c["id"].endswith("-test")]
 
-    edited = answered(release, code="double = None")
+    edited = answered(release, "double = None")
     for cell in edited["cells"]:
         if cell["id"].endswith("-test"):
             cell["source"] = "2"
@@ -113,44 +116,37 @@ def test_what_is_graded(mini, tmp_path):
             cell["outputs"] = [{"output_type": "execute_result", "execution_count": 1,
                                 "metadata": {}, "data": {"text/plain": "100"}}]  # fmt: skip
 
-    renamed_marks = answered(release, code="double = None")
-    for cell in renamed_marks["cells"]:
+    marked = answered(release, "double = None")
+    for cell in marked["cells"]:
         if cell["id"].endswith("-test"):
             cell["metadata"]["nbgrader"]["grade_id"] = cell["id"] = "x" + cell["id"]
             cell["source"] = "pass"
 
-    helper = with_cell(release, "def helper(x):\n    return x + x", at=1)
-    helper["cells"][place(helper, "double")]["source"] = "double = lambda value: helper(value)"
+    # An added cell, and a copy of the answer's cell that comes after it and counts
+    helped = with_cell(answered(release, "double = None"), "def helper(x):\n    return x + x", 1)
+    copied = copy.deepcopy(helped["cells"][place(helped, "double")])
+    copied["source"] = "double = lambda value: helper(value)"
+    helped["cells"].insert(place(helped, "double") + 1, copied)
 
-    twice = answered(release, code="double = None")
-    twice["cells"].insert(place(twice, "double") + 1, copy.deepcopy(
-        right["cells"][place(right, "double")]))  # fmt: skip
-
+    swallow = "get_ipython().set_custom_exc((BaseException,), lambda *a, **k: None)"
     hand_in(tmp_path, {
-        "right": right, "bare": bare, "helper": helper, "twice": twice,
-        "stub": release, "deleted": deleted, "edited": edited, "renamed-marks": renamed_marks,
-        "wrong": answered(release, code="def double(x):\n    return x + 3"),
-        "tampered": with_cell(right, "check = lambda: 4\nassert_ = None", at=4),
-        "swallowed": with_cell(answered(release, "double = None"),
-                               "get_ipython().set_custom_exc((BaseException,), lambda *a, **k: None)"),
-        "张三": right,
+        "张三": right, "bare": bare, "helped": helped,
+        "stub": release, "deleted": deleted, "edited": edited, "marked": marked,
+        "wrong": answered(release, "def double(x):\n    return x + 3"),
+        "tampered": with_cell(right, "check = lambda: 4", at=4),
+        "swallowed": with_cell(answered(release, "double = None"), swallow),
     })  # fmt: skip
-    # with_cell answers anew, so give the last one its wrong answer again
-    path = tmp_path / "swallowed_mini.ipynb"
-    notebook = json.loads(path.read_text(encoding="utf-8"))
-    notebook["cells"][place(notebook, "double")]["source"] = "double = None"
-    path.write_text(json.dumps(notebook), encoding="utf-8")
 
     rows = graded(out, tmp_path)
     scores = {s: (row["double-test"], row["half-test"]) for s, row in rows.items()}
     full, none = ("2.0", "4.0"), ("0.0", "0.0")
     assert scores == {
-        "right": full, "bare": full, "helper": full, "twice": full, "tampered": full, "张三": full,
-        "stub": ("0.0", "1.0"), "deleted": ("0.0", "1.0"), "edited": none, "renamed-marks": none,
+        "张三": full, "bare": full, "helped": full, "tampered": full,
+        "stub": ("0.0", "1.0"), "deleted": ("0.0", "1.0"), "edited": none, "marked": none,
         "wrong": ("0.0", "4.0"), "swallowed": none,
     }  # fmt: skip
     assert {row["max_score"] for row in rows.values()} == {"9.0"}
-    assert rows["right"]["to_grade_by_hand"] == "3.0" and rows["right"]["reason"] == ""
+    assert rows["张三"]["to_grade_by_hand"] == "3.0" and rows["张三"]["reason"] == ""
     assert rows["stub"]["to_grade_by_hand"] == "0.0"  # nothing was answered: nothing to read
     assert "double-test: 4 is not doubled" in rows["wrong"]["reason"]
     feedback = (out / "feedback/wrong/mini/mini.html").read_text(encoding="utf-8")
@@ -174,9 +170,8 @@ def test_what_cannot_be_graded_gets_zero_with_a_reason(mini, tmp_path):
         "large": right + " " * 21_000_000,
         "importing": answered(release, code="import nothing_of_this_name\n" + RIGHT),
         "solutions": answered(release, code="from genbook.vae import VAE\n" + RIGHT),
-        "loud": with_cell(release, "while True:\n    print('x' * 100_000)", at=3),
-        "killed": with_cell(release, "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"),
-        "leaving": with_cell(release, "import os\nos._exit(0)"),
+        "loud": with_cell(answered(release), "while True:\n    print('x' * 100_000)", at=3),
+        "killed": with_cell(answered(release), "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"),
         "hungry": answered(release, code="memory = bytearray(9 * 10**9)\n" + RIGHT),
     })  # fmt: skip
     text = json.dumps(answered(release, why="D\u00e9j\u00e0 vu"), ensure_ascii=False)
@@ -199,12 +194,12 @@ def test_what_cannot_be_graded_gets_zero_with_a_reason(mini, tmp_path):
         "other": "none of the cells", "large": "clear its outputs",
         "importing": "name 'double' is not defined", "solutions": "name 'double' is not defined",
         "loud": "put out more than 10 MB", "killed": "its Python process died",
-        "leaving": "its Python process died", "hungry": "name 'double' is not defined",
+        "hungry": "name 'double' is not defined",
         "linked": "a link", "renamed": "named homework final (2).ipynb",
         "nothing": "no notebook (.ipynb) was handed in",
     }  # fmt: skip
     for student, row in rows.items():
-        assert float(row["score"]) == 0 or student in ("importing",), student
+        assert float(row["score"]) == 0, student
         assert says[student] in row["reason"], student
     assert set(rows) == set(says)
 
@@ -223,27 +218,18 @@ if os.fork() == 0:
     folder = tmp_path / "in"
     folder.mkdir()
     hand_in(folder, {
-        "busy": with_cell(release, "while True: pass", at=3),
-        "sleeping": with_cell(release, orphan + "time.sleep(10_000)", at=3),
-        "stubborn": with_cell(
-            release, "while True:\n    try:\n        while True: pass\n    except BaseException: pass"
+        "busy": with_cell(answered(release), "while True: pass", at=3),
+        "sleeping": with_cell(answered(release), orphan + "time.sleep(10_000)", at=3),
+        "stubborn": with_cell(answered(release),
+            "while True:\n    try:\n        while True: pass\n    except BaseException: pass"
         ),
     })  # fmt: skip
     rows = graded(out, folder, seconds=8)
     for row in rows.values():
         assert row["score"] == "0.0" and "did not end within 8 s" in row["reason"]
     size = flag.stat().st_size if flag.exists() else 0
-    import time
     time.sleep(1)
     assert (flag.stat().st_size if flag.exists() else 0) == size
-
-
-def test_the_environment_stays_outside(mini, tmp_path, monkeypatch):
-    monkeypatch.setenv("SECRET_TOKEN", "s3cret")
-    out, release = mini
-    code = "import os\nassert 'SECRET_TOKEN' not in os.environ and not os.listdir()[3:]\n" + RIGHT
-    hand_in(tmp_path, {"nosy": answered(release, code=code)})
-    assert graded(out, tmp_path)["nosy"]["score"] == "6.0"
 
 
 def test_handed_in_twice(mini, tmp_path):
@@ -256,12 +242,30 @@ def test_handed_in_twice(mini, tmp_path):
     assert [row["score"] for row in rows] == ["0.0"] and "more than once" in rows[0]["reason"]
 
 
-def test_grading_again_replaces_the_grade(mini, tmp_path):
+def test_grading_again_and_points_by_hand(mini, tmp_path, capsys):
     out, release = mini
-    hand_in(tmp_path, {"again": release})
-    assert graded(out, tmp_path)["again"]["double-test"] == "0.0"
+    hand_in(tmp_path, {"again": b"{"})
+    assert graded(out, tmp_path)["again"]["score"] == "0.0"
     hand_in(tmp_path, {"again": answered(release)})
-    assert graded(out, tmp_path)["again"]["double-test"] == "2.0"
+    row = graded(out, tmp_path)["again"]
+    assert [row[k] for k in ("score", "to_grade_by_hand", "reason")] == ["6.0", "3.0", ""]
+
+    with course(out) as api, api.gradebook as gradebook:
+        grade_of_why = gradebook.find_grade("why", "mini", "mini", "again")
+        grade_of_why.manual_score, grade_of_why.needs_manual_grade = 2.5, False
+        gradebook.find_comment("why", "mini", "mini", "again").manual_comment = "Well said."
+        gradebook.db.commit()
+    assert cli.main(["assignment", "export", str(out)]) == 0
+    with open(capsys.readouterr().out.strip(), newline="", encoding="utf-8") as file:
+        (row,) = (row for row in csv.DictReader(file) if row["student"] == "again")
+    assert [row[k] for k in ("score", "why", "to_grade_by_hand")] == ["8.5", "2.5", "0.0"]
+    feedback = (out / "feedback/again/mini/mini.html").read_text(encoding="utf-8")
+    assert "Well said." in feedback
+
+
+def test_there_is_nothing_to_export(tmp_path, capsys):
+    assert cli.main(["assignment", "export", str(tmp_path)]) == 1
+    assert "nothing that was graded" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("folder, says", [("missing", "is not a folder"), ("", "holds no notebooks")])
