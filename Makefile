@@ -10,14 +10,27 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; 
 	"$$p" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' 2>/dev/null \
 	&& { echo $$p; break; }; done)
 
-.PHONY: book test serve lock clean distclean help
+.PHONY: book test bench serve lock clean distclean help
 .DEFAULT_GOAL := book
 
-book: $(STAMP) ## build the book into _build/html; red when anything is wrong
-	"$(BIN)/jupyter-book" build . -n -W --keep-going
+# Another edition: make book DATA=mnist (or hanzi) into _build/mnist/_build/html.
+DATA ?= digits
+OUT := $(if $(filter digits,$(DATA)),.,_build/$(DATA))
+
+book: $(STAMP) ## build the book into _build/html; red when anything is wrong (DATA=mnist|hanzi)
+	GENBOOK_EDITION=$(DATA) "$(BIN)/jupyter-book" build . --path-output "$(OUT)" \
+		-n -W --keep-going
 
 test: $(STAMP) ## run the tests
 	"$(BIN)/python" -m pytest
+
+bench: $(STAMP) ## measure how fast training is: by two processes, and beside PyTorch
+	"$(BIN)/python" -W ignore benchmarks/scaling.py
+	@if "$(BIN)/python" -c 'import torch' 2>/dev/null; then \
+		"$(BIN)/python" -W ignore benchmarks/speed.py; \
+	else \
+		echo "For the comparison with PyTorch: $(BIN)/python -m pip install torch, then make bench"; \
+	fi
 
 serve: ## show the built book at http://localhost:8000 (PORT=...)
 	@test -f _build/html/index.html || { echo "No book yet: run make book first."; exit 1; }

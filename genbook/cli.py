@@ -1,6 +1,8 @@
 """The command `genbook`. Each subcommand is one `_add_..._parser` and the function it runs."""
 
 import argparse
+import contextlib
+import math
 import os
 import shutil
 import sys
@@ -8,7 +10,7 @@ import sys
 import numpy as np
 from PIL import Image
 
-from genbook import data
+from genbook import data, job
 from genbook.assignments import AssignmentError, command
 
 _SHADES = np.array(list(" .:-=+*#%@"))
@@ -32,12 +34,18 @@ def main(argv=None):
         return stop.code
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (data.DataError, AssignmentError, OSError) as error:
+    except (data.DataError, AssignmentError, OSError, _Failed) as error:
         print(f"genbook: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
+        if stop.args:
+            print(f"genbook: {stop}", file=sys.stderr)
         return 130
     return 0
+
+
+class _Failed(Exception):
+    """A command failed; the message says all."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -49,6 +57,8 @@ def _parser():
     parser = _Parser(prog="genbook", description="Data and models of the book, from the shell.")
     commands = parser.add_subparsers(required=True, metavar="command")
     _add_data_parser(commands)
+    _add_train_parser(commands)
+    _add_sample_parser(commands)
     _add_assignment_parser(commands)
     return parser
 
@@ -81,14 +91,68 @@ def _add_show_parser(actions):
 
 def _add_data_arguments(parser):
     parser.add_argument("name", choices=data.NAMES, help="one of %(choices)s", metavar="name")
-    parser.add_argument("--root", metavar="DIR", help="the folder of the files")
+    _add_root_argument(parser)
 
 
-def _size(text):
-    size = int(text) if text.isdecimal() else 0
-    if size < 8:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 8")
-    return size
+def _add_root_argument(parser):
+    parser.add_argument("--root", metavar="DIR", help="the folder of the data set's files")
+
+
+def _add_train_parser(commands):
+    parser = commands.add_parser(
+        "train", help="train a model, by one process or many",
+        description="Train a model of the book. What is not given is as the book has it.")
+    parser.add_argument("model", choices=job.MODELS, metavar="model", help="one of %(choices)s")
+    parser.add_argument("--data", choices=data.NAMES, default="digits", metavar="NAME",
+                        help="one of %(choices)s (default: %(default)s)")
+    _add_root_argument(parser)
+    parser.add_argument("--size", type=_size, help="pixels per side, a multiple of 4")
+    parser.add_argument("--steps", type=_whole(1))
+    parser.add_argument("--batch-size", type=_whole(1), metavar="B",
+                        help="images per step, of all processes together")
+    parser.add_argument("--lr", type=float, help="the peak of the learning rate")
+    parser.add_argument("--seed", type=_whole(0), default=0)
+    parser.add_argument("--prediction", choices=job.PREDICTIONS,
+                        help="what a diffusion model predicts (default: v)")
+    parser.add_argument("--out", metavar="FOLDER",
+                        help="for the checkpoint and the model (default: MODEL-DATA)")
+    parser.add_argument("--resume", action="store_true",
+                        help="go on from the checkpoint in FOLDER, with the same settings")
+    parser.add_argument("--nproc", type=_whole(1), default=1, metavar="N",
+                        help="processes on this machine, one core or GPU each (default: 1)")
+    parser.add_argument("--nnodes", type=_whole(1), default=1, metavar="M",
+                        help="machines; give this command to each of them (default: 1)")
+    parser.add_argument("--master", metavar="HOST:PORT", help="where they meet, on one of them")
+    parser.set_defaults(run=_train)
+
+
+def _add_sample_parser(commands):
+    parser = commands.add_parser("sample", help="draw samples of a trained model")
+    parser.add_argument("file", metavar="MODEL.safetensors", help="what genbook train has made")
+    parser.add_argument("--out", metavar="FILE.png", required=True, help="the contact sheet")
+    parser.add_argument("--count", type=_whole(1), default=64, metavar="N", help="default: 64")
+    parser.add_argument("--seed", type=_whole(0), default=0)
+    parser.add_argument("--steps", type=_whole(1), default=50,
+                        help="of a diffusion model's sampler, DDIM (default: 50)")
+    _add_root_argument(parser)
+    parser.add_argument("--guidance", type=float, default=0.5,
+                        help="how far a diffusion model goes past its labels (default: 0.5)")
+    parser.set_defaults(run=_sample)
+
+
+def _whole(least):
+    """The argparse type of a whole number of at least `least`."""
+
+    def number(text):
+        value = int(text) if text.isascii() and text.isdecimal() else -1
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+        return value
+
+    return number
+
+
+_size = _whole(8)
 
 
 def _fetch(args):
@@ -109,6 +173,44 @@ def _show(args):
         print(f"contact sheet: {args.out}")
 
 
+def _train(args):
+    from genbook import parallel  # what uses Paddle starts slowly
+
+    names = ("model", "data", "size", "steps", "batch_size", "lr", "seed", "prediction", "root",
+             "out", "resume")
+    with _told():
+        training = job.Job(**{name: getattr(args, name) for name in names})
+        file = parallel.launch(training, args.nproc, args.nnodes, args.master)
+    if file:
+        print(f"model: {file}")
+
+
+def _sample(args):
+    from genbook import saved
+
+    with _told():
+        images = saved.sample(args.file, args.count, args.seed, args.steps, args.guidance,
+                              args.root)
+    columns = math.ceil(math.sqrt(len(images)))
+    cells = np.zeros((columns * math.ceil(len(images) / columns), *images.shape[2:]), np.uint8)
+    cells[: len(images)] = np.rint(255 * images[:, 0])
+    _sheet(cells.reshape(-1, columns, *images.shape[2:])).save(args.out, format="PNG")
+    print(f"contact sheet: {args.out}")
+
+
+@contextlib.contextmanager
+def _told():
+    """Turn what these commands raise for a reader into `_Failed`."""
+    from genbook.checkpoint import CheckpointError
+    from genbook.parallel import LaunchError
+    from genbook.train import TrainingError
+
+    try:
+        yield
+    except (ValueError, CheckpointError, LaunchError, TrainingError) as error:
+        raise _Failed(error) from error
+
+
 def summary(dataset):
     """How many images of what size, and how many of each class, in a few lines."""
     n, channels, height, width = dataset.images.shape
@@ -126,9 +228,14 @@ def contact_sheet(dataset, columns=20, cell=48):
         images = dataset.images[dataset.labels == label, 0]
         few = images[:: max(1, len(images) // columns)][:columns]
         row[: len(few)] = np.rint(255 * few)
-    sheet = sheet.transpose(0, 2, 1, 3).reshape(len(sheet) * size, columns * size)
-    image = Image.fromarray(sheet)
-    times = max(1, round(cell / size))
+    return _sheet(sheet, cell)
+
+
+def _sheet(images, cell=48):
+    """One picture of uint8 images [rows, columns, H, W], enlarged to about `cell` pixels each."""
+    rows, columns, height, width = images.shape
+    image = Image.fromarray(images.transpose(0, 2, 1, 3).reshape(rows * height, columns * width))
+    times = max(1, round(cell / width))
     return image.resize((times * image.width, times * image.height), Image.Resampling.NEAREST)
 
 

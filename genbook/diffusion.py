@@ -58,12 +58,13 @@ class GaussianDiffusion:
 
     betas: [T], each in (0, 1). prediction: what the network's output stands for, "eps"
     (the noise) or "v" (sqrt_alphas_cumprod * noise - sqrt_one_minus_alphas_cumprod *
-    x_start). A `model` is anything that maps (x_t [N, C, H, W], t [N]) to a prediction
+    x_start). clip: estimates of x_start are clipped to [-clip, clip], the range of the
+    data. A `model` is anything that maps (x_t [N, C, H, W], t [N]) to a prediction
     [N, C, H, W].
     Raises ValueError for betas out of range and for an unknown prediction.
     """
 
-    def __init__(self, betas, prediction="eps"):
+    def __init__(self, betas, prediction="eps", clip=1.0):
         betas = np.asarray(betas, dtype=np.float64)
         if betas.ndim != 1 or betas.size == 0:
             raise ValueError(f"betas must be a non-empty vector, got {betas.shape}")
@@ -72,6 +73,7 @@ class GaussianDiffusion:
         if prediction not in ("eps", "v"):
             raise ValueError(f'prediction must be "eps" or "v", got {prediction!r}')
         self.prediction = prediction
+        self.clip = clip
         self.timesteps = len(betas)
         self.betas = betas
         alphas = 1.0 - betas
@@ -143,13 +145,13 @@ class GaussianDiffusion:
         return signal * noise - self._noise_scale(t, x_start.ndim) * x_start
 
     def predict_start(self, model, x_t, t):
-        """The estimate of x_start, clipped to the range of images, [-1, 1]."""
+        """The estimate of x_start, clipped to the range of the data."""
         output = model(x_t, t)
         if self.prediction == "eps":
             x_start = self.predict_start_from_noise(x_t, t, output)
         else:
             x_start = self.predict_start_from_v(x_t, t, output)
-        return x_start.clip(-1.0, 1.0)
+        return x_start.clip(-self.clip, self.clip)
 
     # Training
 
@@ -248,6 +250,35 @@ class GaussianDiffusion:
     def ddim_sample_loop(self, model, shape, steps, eta=0.0):
         """Images of `shape` [N, C, H, W], sampled from noise in `steps` steps."""
         return _last(self.ddim_sample_progressive(model, shape, steps, eta))
+
+
+# Labels and guidance
+
+
+def hide_labels(labels, unknown, share=0.1):
+    """The labels, each replaced by the number `unknown` with probability `share`.
+
+    labels: int64 [N]. A network trained on the result learns p(x | label) and p(x) at
+    once. Ho & Salimans (2022), arXiv:2207.12598, algorithm 1.
+    """
+    hidden = (paddle.rand(labels.shape) < share).astype("int64")
+    return labels + hidden * (unknown - labels)
+
+
+def guided(network, labels, scale=0.0):
+    """A `model` of (x_t, t) that predicts for `labels`, away from what it would without.
+
+    network: maps (x_t, t, labels) to a prediction; labels left out mean unknown. labels:
+    int64 [N]. scale: >= 0; 0 just passes the labels on. Ho & Salimans (2022), equation 6.
+    """
+
+    def model(x_t, t):
+        with_label = network(x_t, t, labels)
+        if scale == 0:
+            return with_label
+        return with_label + scale * (with_label - network(x_t, t))
+
+    return model
 
 
 def _full(step, shape):

@@ -4,8 +4,14 @@ A score of samples says something only beside the same score of real test images
 the number of samples. `standard_error` tells how much it owes to chance.
 """
 
+import math
+
 import numpy as np
+import paddle
 from scipy.spatial import cKDTree
+from scipy.special import logsumexp
+
+from .vae import bernoulli_nll, gaussian_kl, reparameterize
 
 
 def neighbour_agreement(codes, labels, k=10):
@@ -98,3 +104,65 @@ def standard_error(score, samples, repeats=200, seed=0):
     samples, rng = np.asarray(samples), np.random.default_rng(seed)
     draws = rng.integers(0, len(samples), (repeats, len(samples)))
     return float(np.std([score(samples[draw]) for draw in draws], ddof=1))
+
+
+@paddle.no_grad()
+def elbo(model, x, samples=1, labels=None, eps=None):
+    """The evidence lower bound of each image, in nats: numpy float64 [N].
+
+    model: a VAE. x: [N, C, H, W], 0 or 1 in each pixel. labels: int64 [N], where the
+    model is told them. The reconstruction term is a mean over `samples` codes of each
+    image, the KL divergence is exact. eps: [samples, N, J], standard normal; drawn if
+    None. Raises ValueError where a pixel is grey: the Bernoulli distribution has no
+    probability for it. Source: Kingma & Welling (2014), equation 10.
+    """
+    mu, logvar, eps = _posterior(model, x, samples, labels, eps)
+    reconstruction = np.mean(
+        [_log_likelihood(model, x, reparameterize(mu, logvar, e), labels) for e in eps], axis=0
+    )
+    return reconstruction - gaussian_kl(mu, logvar).numpy().astype(np.float64)
+
+
+@paddle.no_grad()
+def importance_weighted_bound(model, x, samples, labels=None, eps=None):
+    """The importance-weighted bound of each image, in nats: numpy float64 [N].
+
+    One draw of log (1/K) sum_k w_k with K = `samples` codes of each image and the weights
+    w_k = p(x | z_k) p(z_k) / q(z_k | x). In expectation it is the ELBO for K = 1, never
+    falls with K and never exceeds log p(x). Arguments and errors as for `elbo`.
+    Source: Burda et al. (2016), arXiv:1509.00519, equation 8.
+    """
+    mu, logvar, eps = _posterior(model, x, samples, labels, eps)
+    log_weights = []  # [K, N] at the end
+    for e in eps:
+        z = reparameterize(mu, logvar, e)
+        # Of log p(z) and log q(z | x) the constants cancel, and (z - mu) / sigma is eps.
+        log_ratio = 0.5 * (e.square() + logvar - z.square()).sum(axis=1)
+        log_weights.append(_log_likelihood(model, x, z, labels) + log_ratio.numpy())
+    return logsumexp(log_weights, axis=0) - math.log(len(log_weights))
+
+
+def bits_per_dimension(nats, x):
+    """A bound in nats of each image (it is negative) as bits for each number in an image.
+
+    nats: [N]. x: the images, [N, C, H, W]. Returns [N].
+    """
+    return -np.asarray(nats) / (math.prod(x.shape[1:]) * math.log(2))
+
+
+def _posterior(model, x, samples, labels, eps):
+    """mu and logvar, [N, J], and the noise of all codes, [samples, N, J]."""
+    if not bool(((x == 0) | (x == 1)).all()):
+        raise ValueError("x has grey pixels; make each 0 or 1 first, as by (x >= 0.5)")
+    if samples < 1:
+        raise ValueError(f"samples must be at least 1, got {samples}")
+    mu, logvar = model.encode(x, labels)
+    if eps is None:
+        eps = paddle.randn([samples, *mu.shape], dtype=mu.dtype)
+    return mu, logvar, eps
+
+
+def _log_likelihood(model, x, z, labels):
+    """log p(x | z) of each image in nats, summed in float64: numpy [N]."""
+    nll = bernoulli_nll(model.decode(z, labels), x)
+    return -nll.numpy().astype(np.float64).sum(axis=(1, 2, 3))

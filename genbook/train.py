@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import math
 import os
-import sys
 import time
 import warnings
 from pathlib import Path
 
 import numpy as np
 import paddle
-from filelock import FileLock, Timeout
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
-from tqdm import tqdm
 
-from . import cpu, fingerprint
+from . import checkpoint, cpu, fingerprint, keep, progress, ranks
+
+# What Adam keeps for each parameter, and what it starts from
+ACCUMULATORS = {"moment1": 0.0, "moment2": 0.0, "beta1_pow_acc": 0.9, "beta2_pow_acc": 0.999}
 
 
 class TrainingError(RuntimeError):
     """A training run that cannot go on."""
 
 
-def fit(model, loss, *data, steps, batch_size=128, lr=1e-3, ema=None, seed=0, name="model"):
+def fit(model, loss, *data, steps, batch_size=128, lr=1e-3, ema=None, seed=0, name="model",
+        folder=None, resume=False):
     """Train `model` for `steps` steps of Adam and return the history of the losses.
 
     loss: maps (model, *batch) to a scalar tensor to minimise, or to a dict of scalar tensors whose
@@ -34,30 +33,49 @@ def fit(model, loss, *data, steps, batch_size=128, lr=1e-3, ema=None, seed=0, na
     see `learning_rate`. ema: decay of the moving average of the weights, in (0, 1); the model is
     left with the averaged weights. seed: of the batches and of all noise drawn in the loss. The
     same seed, model and data give bit-identical weights on one machine. name: shown beside the
-    progress bar.
+    progress bar. folder: where a checkpoint is kept while the training runs, every 15 seconds or
+    so and on Ctrl-C; with resume=True the training goes on from it, to the same bits as if it had
+    never stopped.
 
     Returns a dict of float64 arrays [steps]: an entry for each loss, and "seconds", the time
-    since the start. Leaves Paddle's random state as `paddle.seed(seed)` sets it.
+    spent since the start. Leaves Paddle's random state as `paddle.seed(seed)` sets it.
 
-    Where the environment names a folder in GENBOOK_RUNS, a finished run is kept there under the
-    fingerprint of all that went into it, and an identical call loads it instead of training.
+    Where the environment names a folder in GENBOOK_RUNS and `folder` is not given, a finished run
+    is kept there under the fingerprint of all that went into it, and an identical call loads it
+    instead of training; one that was killed goes on from its last checkpoint.
 
-    Raises ValueError for a bad argument, TrainingError where the loss is not finite.
+    Where this process is one of several ranks (see `ranks`), each takes its part of every batch
+    and its own noise, and all end with the same weights and history. Batch normalisation
+    normalises each part by itself; its running statistics are averaged.
+
+    Raises ValueError for a bad argument, TrainingError where the loss is not finite, and
+    CheckpointError where a checkpoint cannot be written, or not be resumed.
     """
     if len({len(array) for array in data}) != 1:
         raise ValueError(f"data must be arrays of one length, got {[len(a) for a in data]}")
     if not 1 <= batch_size <= len(data[0]):
-        raise ValueError(f"batch_size must be from 1 to the {len(data[0])} images, got {batch_size}")
+        raise ValueError(f"batch_size must be from 1 to the {len(data[0])} images, "
+                         f"got {batch_size}")
+    if batch_size % ranks.count():
+        raise ValueError(f"batch_size must be a multiple of the {ranks.count()} processes, "
+                         f"got {batch_size}")
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
     if ema is not None and not 0 < ema < 1:
         raise ValueError(f"ema must be between 0 and 1, got {ema}")
     if not all(c.isalnum() or c in " -_." for c in name):
         raise ValueError(f"name must consist of letters, digits, spaces and -_., got {name!r}")
+    if resume and folder is None:
+        raise ValueError("resume needs the folder of the checkpoint")
     cpu.tune()
     run = _Run(model, loss, data, steps, batch_size, lr, ema, seed)
     runs = os.environ.get("GENBOOK_RUNS")
-    history = _kept(run, Path(runs), name) if runs else run.train(name)
+    if folder is not None:
+        history = keep.in_folder(run, Path(folder), resume, name)
+    elif runs and ranks.count() == 1:
+        history = keep.kept(run, Path(runs), name)
+    else:
+        history = run.train(name)
     paddle.seed(seed)  # so that what follows does not depend on whether the run was loaded
     model.eval()
     return history
@@ -102,20 +120,13 @@ class MovingAverage:
             average.set_value(average * decay + state[key] * (1 - decay))
 
 
-def load_weights(model, weights):
-    """Put numpy `weights` (name -> array) into `model`; all names and shapes must match.
+def noise_seed(seed, step, rank):
+    """The seed of the noise that is drawn at `step` of a training on this rank.
 
-    Raises TrainingError that names the first difference: Paddle itself would only warn.
+    Each step and each rank has its own, so that a checkpoint need not hold a generator's state,
+    and no two ranks draw the same noise.
     """
-    expected = {k: tuple(v.shape) for k, v in model.state_dict().items()}
-    found = {k: v.shape for k, v in weights.items()}
-    for key in sorted(expected.keys() | found.keys()):
-        if expected.get(key) != found.get(key):
-            raise TrainingError(
-                f"these weights are of another model: {key} should be "
-                f"{expected.get(key, 'absent')} and is {found.get(key, 'absent')}"
-            )
-    model.set_state_dict({k: paddle.to_tensor(v) for k, v in weights.items()})
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0])
 
 
 class _Run:
@@ -128,125 +139,158 @@ class _Run:
     def fingerprint(self):
         """The hash of everything that the result depends on."""
         code = fingerprint.of_modules(frozenset([__name__]))
-        return fingerprint.digest(code, paddle.__version__, fingerprint.of_value(vars(self)))
+        return fingerprint.digest(code, paddle.__version__, fingerprint.of_value(vars(self)),
+                                  str(ranks.count()))
 
-    def train(self, name):
-        """Train from the model's present weights; return the history."""
-        paddle.seed(self.seed)
+    def settings(self):
+        """What a reader can compare between two runs."""
+        return {"steps": self.steps, "batch_size": self.batch_size, "lr": self.lr, "ema": self.ema,
+                "seed": self.seed, "images": len(self.data[0]), "processes": ranks.count(),
+                "paddle": paddle.__version__}
+
+    def train(self, name, keeper=None):
+        """Train from the model's present weights, or from where `keeper` is; return the history."""
         model = self.model
         model.train()
-        optimizer = paddle.optimizer.Adam(self.lr, parameters=model.parameters())
-        average = MovingAverage(model, self.ema) if self.ema else None
-        indices = batches(len(self.data[0]), self.batch_size, self.seed)
-        history = []
-        start = time.perf_counter()
-        with cpu.flush_denormals(), _progress(self.steps, name) as bar, warnings.catch_warnings():
+        state = _State(model, self.lr, self.ema)
+        self._agree()
+        if keeper:
+            keeper.restore(state)
+        indices = itertools.islice(batches(len(self.data[0]), self.batch_size, self.seed),
+                                   state.step, None)
+        start = time.perf_counter() - state.seconds()
+        with (
+            cpu.flush_denormals(),
+            progress.bar(self.steps, name, state.step) as bar,
+            keep.noted_signals(keeper) as signals,
+            warnings.catch_warnings(),
+        ):
             # Paddle's batch normalisation says at each step that it tracks averages in training.
             warnings.filterwarnings("ignore", "When training, we now always track")
-            for step in range(self.steps):
-                optimizer.set_lr(learning_rate(step, self.steps, self.lr))
-                losses = self._step(next(indices), optimizer, step)
-                if average:
-                    average.update(model)
-                history.append({**losses, "seconds": time.perf_counter() - start})
-                bar.set_postfix(loss=f"{losses['loss']:.4g}", refresh=False)
-                bar.update()
-        if average:
-            model.set_state_dict({**model.state_dict(), **average.state})
-        return {key: np.array([row[key] for row in history]) for key in sorted(history[0])}
+            try:
+                while state.step < self.steps:
+                    losses, stop = self._step(next(indices), state, signals)
+                    state.rows.append({**losses, "seconds": time.perf_counter() - start})
+                    bar.set_postfix(loss=f"{losses['loss']:.4g}", refresh=False)
+                    bar.update()
+                    if keeper:
+                        keeper.after_step(state, stop)
+                state.check_finite()
+            except TrainingError as error:
+                raise TrainingError(f"{error}{keeper.advice() if keeper else ''}") from None
+        if state.average:
+            model.set_state_dict({**model.state_dict(), **state.average.state})
+        return state.history()
 
-    def _step(self, index, optimizer, step):
-        batch = (paddle.to_tensor(array[index]) for array in self.data)
-        losses = self.loss(self.model, *batch)
+    def _agree(self):
+        """Raise TrainingError where this rank would train something else than rank 0."""
+        if ranks.count() > 1:
+            mine = self.fingerprint().encode()
+            if ranks.broadcast(mine if ranks.rank() == 0 else None) != mine:
+                raise TrainingError(f"process {ranks.rank()} has other code, data or settings "
+                                    "than process 0")
+
+    def _step(self, index, state, signals):
+        """One step; its losses, and whether a process was asked to stop."""
+        paddle.seed(noise_seed(self.seed, state.step, ranks.rank()))
+        state.optimizer.set_lr(learning_rate(state.step, self.steps, self.lr))
+        index = ranks.part(index)
+        losses = self.loss(self.model, *(paddle.to_tensor(array[index]) for array in self.data))
         if not isinstance(losses, dict):
             losses = {"loss": losses}
         if "loss" not in losses or any(value.size != 1 for value in losses.values()):
             shapes = {key: list(value.shape) for key, value in losses.items()}
             raise ValueError(f'the loss must give scalars, one of them "loss"; got {shapes}')
         losses["loss"].backward()
-        values = {key: float(value) for key, value in losses.items()}
+        shared = state.tensors_to_average() if ranks.count() > 1 else []
+        *values, stop = ranks.average(shared, [*map(float, losses.values()), float(bool(signals))])
+        values = dict(zip(losses, values, strict=True))
         if not math.isfinite(values["loss"]):
-            raise TrainingError(f"the loss became {values['loss']} at step {step}; try a lower lr")
-        optimizer.step()
-        optimizer.clear_grad()
-        return values
+            raise TrainingError(
+                f"the loss became {values['loss']} at step {state.step}; try a lower lr")
+        state.update()
+        return values, stop > 0
 
 
-def _kept(run, folder, name):
-    """The history of `run`, trained now or, where an identical run was kept, loaded."""
-    folder.mkdir(parents=True, exist_ok=True)
-    key = run.fingerprint()
-    file = folder / f"{name}-{key[:16]}.safetensors"
-    with _locked(folder / f"{file.stem}.lock", name):
-        if file.exists():
-            try:
-                history = _load_run(file, run.model)
-                os.utime(file)  # used again: not yet one to forget
-                return history
-            except (SafetensorError, OSError):
-                file.unlink()  # damaged: train again
-        history = run.train(name)
-        _save_run(file, run.model, history)
-    return history
+class _State:
+    """All that changes from step to step: what a checkpoint holds."""
 
+    def __init__(self, model, lr, ema):
+        self.model = model
+        self.optimizer = paddle.optimizer.Adam(lr, parameters=model.parameters())
+        self.average = MovingAverage(model, ema) if ema else None
+        self.step = 0
+        self.rows = []  # of the history
 
-@contextlib.contextmanager
-def _locked(path, name):
-    """Hold the lock of a run: processes side by side train it once and share the result."""
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        with _report() as stream:
-            print(f"waiting: another process is training {name}", file=stream)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+    def update(self):
+        """Take the step that the gradients ask for."""
+        self.optimizer.step()
+        self.optimizer.clear_grad()
+        if self.average:
+            self.average.update(self.model)
+        self.step += 1
 
+    def tensors_to_average(self):
+        """What must be the same on all ranks after a step: gradients, running statistics."""
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        state = self.model.state_dict().values()
+        return gradients + [v for v in state if v.stop_gradient and v.dtype == paddle.float32]
 
-def _save_run(file, model, history):
-    """Write weights and history at once or not at all."""
-    arrays = {f"model.{k}": v.numpy() for k, v in model.state_dict().items()}
-    arrays |= {f"history.{k}": v for k, v in history.items()}
-    temporary = file.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(save(arrays))
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    def seconds(self):
+        """The time spent so far."""
+        return self.rows[-1]["seconds"] if self.rows else 0.0
 
+    def history(self):
+        """The losses of all steps so far, float64 [step] each."""
+        return {key: np.array([row[key] for row in self.rows]) for key in sorted(self.rows[0])}
 
-def _load_run(file, model):
-    arrays = load_file(file)
-    parts = {"model": {}, "history": {}}
-    for key, value in arrays.items():
-        part, _, name = key.partition(".")
-        parts[part][name] = value
-    load_weights(model, parts["model"])
-    return parts["history"]
+    def check_finite(self):
+        """Raise TrainingError where the weights hold what is no number."""
+        for key, value in self.model.state_dict().items():
+            if not np.isfinite(value.numpy()).all():
+                raise TrainingError(f"{key} is not finite after {self.step} steps; try a lower lr")
 
+    def tensors(self):
+        """Weights, Adam's averages, and the moving average, under names of the model's own.
 
-@contextlib.contextmanager
-def _report():
-    """Where to tell how far a training is: stderr, or the file that GENBOOK_PROGRESS names.
+        Paddle names parameters by a running number, which another process need not repeat.
+        """
+        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        found = self.optimizer.state_dict()
+        for name, parameter in self._trained():
+            for kind, start in ACCUMULATORS.items():
+                shape = parameter.shape if kind.startswith("moment") else [1]
+                value = found.get(f"{parameter.name}_{kind}_0")  # none before a first gradient
+                value = paddle.full(shape, start) if value is None else value
+                tensors[f"optimizer.{name}.{kind}"] = value
+        if self.average:
+            tensors |= {f"average.{k}": v for k, v in self.average.state.items()}
+        return tensors
 
-    While a chapter is executed, what goes to stderr would end up on its page; the build reads the
-    file and shows it on the terminal.
-    """
-    path = os.environ.get("GENBOOK_PROGRESS")
-    if not path:
-        yield sys.stderr
-        return
-    with open(path, "a", encoding="utf-8") as file:
-        yield file
+    def arrays(self):
+        """The content of a checkpoint."""
+        arrays = {name: tensor.numpy() for name, tensor in self.tensors().items()}
+        return arrays | {f"history.{k}": v for k, v in self.history().items()}
 
+    def load(self, arrays, step, updates):
+        """Become what `arrays` and the two counters were made from."""
+        parts = {part: {} for part in ("model", "optimizer", "average", "history")}
+        for key, value in arrays.items():
+            part, _, name = key.partition(".")
+            parts[part][name] = value
+        checkpoint.load_weights(self.model, parts["model"])
+        self.optimizer.set_state_dict({
+            f"{parameter.name}_{kind}_0": paddle.to_tensor(parts["optimizer"][f"{name}.{kind}"])
+            for name, parameter in self._trained() for kind in ACCUMULATORS
+        })
+        if self.average:
+            self.average.updates = updates
+            for name, value in parts["average"].items():
+                self.average.state[name].set_value(value)
+        names = list(parts["history"])
+        columns = (values.tolist() for values in parts["history"].values())
+        self.rows = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+        self.step = step
 
-@contextlib.contextmanager
-def _progress(steps, name):
-    """A progress bar."""
-    with _report() as stream:
-        live = stream is sys.stderr
-        with tqdm(total=steps, desc=name, file=stream, mininterval=0.5, dynamic_ncols=live) as bar:
-            yield bar
+    def _trained(self):
+        return [(n, p) for n, p in self.model.named_parameters() if not p.stop_gradient]

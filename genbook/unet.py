@@ -1,4 +1,4 @@
-"""The network that tells noise from image: a small U-Net that is told the step t."""
+"""The network that tells noise from image: a small U-Net, told the step and the class."""
 
 import math
 
@@ -60,17 +60,21 @@ class UNet(nn.Layer):
     Each 2 x 2 square of pixels becomes four channels at the start, and four channels
     become a square again at the end: over a quarter of the positions, convolutions cost
     a quarter. Images are [N, channels, H, W] with H and W multiples of 4; width is a
-    multiple of 8. Source: Ronneberger et al. (2015), arXiv:1505.04597; time embeddings
-    and residual blocks as in Ho et al. (2020).
+    multiple of 8. classes: how many labels there are, 0 for a network that is told
+    none. The label number `classes` stands for an unknown one. Source: Ronneberger et
+    al. (2015), arXiv:1505.04597; time embeddings and residual blocks as in Ho et al.
+    (2020); the label beside the time as in Nichol & Dhariwal (2021).
     """
 
-    def __init__(self, channels=1, width=64):
+    def __init__(self, channels=1, width=64, classes=0):
         super().__init__()
         time_dim = 4 * width
         self.width = width
+        self.classes = classes
         self.time = nn.Sequential(
             nn.Linear(width, time_dim), nn.Silu(), nn.Linear(time_dim, time_dim)
         )
+        self.label = nn.Embedding(classes + 1, time_dim)
         self.stem = nn.Conv2D(4 * channels, width, 3, padding=1)
         self.down1 = ResBlock(width, width, time_dim)
         self.shrink = nn.Conv2D(width, 2 * width, 3, stride=2, padding=1)
@@ -81,14 +85,18 @@ class UNet(nn.Layer):
         self.up1 = ResBlock(2 * width, width, time_dim)
         self.head = nn.Conv2D(width, 4 * channels, 3, padding=1)
 
-    def forward(self, x_t, t):
+    def forward(self, x_t, t, labels=None):
         """x_t: [N, channels, H, W]. t: int64 [N]. Returns a tensor of x_t's shape.
 
+        labels: int64 [N], from 0 to `classes`; all unknown if None.
         Raises ValueError where H or W is not a multiple of 4.
         """
         if x_t.shape[2] % 4 or x_t.shape[3] % 4:
             raise ValueError(f"sides must be multiples of 4, got {x_t.shape[2:]}")
-        temb = F.silu(self.time(timestep_embedding(t, self.width)))  # [N, 4 width]
+        if labels is None:
+            labels = paddle.full([x_t.shape[0]], self.classes, dtype="int64")
+        temb = self.time(timestep_embedding(t, self.width)) + self.label(labels)
+        temb = F.silu(temb)  # [N, 4 width]
         h = self.stem(F.pixel_unshuffle(x_t, 2))  # [N, width, H/2, W/2]
         h1 = self.down1(h, temb)
         h2 = self.down2(self.shrink(h1), temb)  # [N, 2 width, H/4, W/4]

@@ -79,17 +79,18 @@ def region_weighted_loss(
     return (weight * pixel_loss(x_hat, x)).sum(axis=[1, 2, 3])
 
 
-def vae_loss(model, x, pixel_loss=bernoulli_nll, beta=1.0):
+def vae_loss(model, x, labels=None, pixel_loss=bernoulli_nll, beta=1.0):
     """The loss of a VAE on a batch, in nats per image, and its two terms.
 
-    model: a VAE. x: [N, C, H, W] in [0, 1]. beta: the weight of the KL divergence,
-    >= 0. With 1 and a `pixel_loss` that is a negative log-likelihood, the loss bounds
-    -log p(x) from above, up to the constant that `pixel_loss` leaves out; cross-entropy
-    is one for black and white pixels only. Returns a dict of scalars, means over the
-    batch, in which "loss" is "reconstruction" + beta * "kl".
+    model: a VAE. x: [N, C, H, W] in [0, 1]. labels: int64 [N], where the model is told
+    them. beta: the weight of the KL divergence, >= 0. With 1 and a `pixel_loss` that is
+    a negative log-likelihood, the loss bounds -log p(x) from above, or -log p(x | label),
+    up to the constant that `pixel_loss` leaves out; cross-entropy is one for black and
+    white pixels only. Returns a dict of scalars, means over the batch, in which "loss"
+    is "reconstruction" + beta * "kl".
     Source: Kingma & Welling (2014), equation 10; beta as in Higgins et al. (2017).
     """
-    x_hat, mu, logvar = model(x)
+    x_hat, mu, logvar = model(x, labels=labels)
     reconstruction = reconstruction_loss(x_hat, x, pixel_loss).mean()
     kl = gaussian_kl(mu, logvar).mean()
     loss = reconstruction + beta * kl
@@ -100,34 +101,48 @@ class VAE(nn.Layer):
     """A VAE of fully connected layers, with a normal posterior in J dimensions.
 
     image_shape: (C, H, W) of the images, which are in [0, 1]. hidden: the widths of the
-    encoder's hidden layers; the decoder has them in reverse. latent_dim: J.
+    encoder's hidden layers; the decoder has them in reverse. latent_dim: J. classes: how
+    many labels there are that encoder and decoder are told, 0 for a VAE without labels.
+    Raises ValueError where labels are given to a VAE without or not to one with.
+    Source for labels: Kingma et al. (2014), arXiv:1406.5298, section 2, model M2.
     """
 
-    def __init__(self, image_shape=(1, 16, 16), hidden=(400,), latent_dim=20):
+    def __init__(
+        self, image_shape=(1, 16, 16), hidden=(400,), latent_dim=20, classes=0
+    ):
         super().__init__()
         self.image_shape = tuple(image_shape)
+        self.latent_dim, self.classes = latent_dim, classes
         pixels = image_shape[0] * image_shape[1] * image_shape[2]
-        down, up = [pixels, *hidden], [latent_dim, *reversed(hidden)]
-        self.encoder = nn.Sequential(nn.Flatten(), *_hidden_layers(down))
+        down, up = [pixels + classes, *hidden], [latent_dim + classes, *reversed(hidden)]
+        self.encoder = nn.Sequential(*_hidden_layers(down))
         self.to_mu = nn.Linear(down[-1], latent_dim)
         self.to_logvar = nn.Linear(down[-1], latent_dim)
         self.decoder = nn.Sequential(
             *_hidden_layers(up), nn.Linear(up[-1], pixels), nn.Sigmoid()
         )
 
-    def encode(self, x):
+    def encode(self, x, labels=None):
         """The posterior of each image: [N, C, H, W] -> mu [N, J], logvar [N, J]."""
-        h = self.encoder(x)  # [N, hidden[-1]]
+        h = self.encoder(self._with_labels(x.flatten(1), labels))  # [N, hidden[-1]]
         return self.to_mu(h), self.to_logvar(h)
 
-    def decode(self, z):
+    def decode(self, z, labels=None):
         """The mean image of each code: [N, J] -> [N, C, H, W] in (0, 1)."""
-        return self.decoder(z).reshape([-1, *self.image_shape])
+        return self.decoder(self._with_labels(z, labels)).reshape([-1, *self.image_shape])
 
-    def forward(self, x, eps=None):
+    def forward(self, x, eps=None, labels=None):
         """Encode, draw one code per image, decode. Returns (x_hat, mu, logvar)."""
-        mu, logvar = self.encode(x)
-        return self.decode(reparameterize(mu, logvar, eps)), mu, logvar
+        mu, logvar = self.encode(x, labels)
+        return self.decode(reparameterize(mu, logvar, eps), labels), mu, logvar
+
+    def _with_labels(self, rows, labels):
+        """Rows [N, D], each with a 1 at the place of its label: [N, D + classes]."""
+        if (labels is None) != (self.classes == 0):
+            raise ValueError(f"a VAE with {self.classes} classes got labels={labels}")
+        if not self.classes:
+            return rows
+        return paddle.concat([rows, F.one_hot(labels, self.classes)], axis=1)
 
 
 def _hidden_layers(widths):

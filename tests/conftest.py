@@ -1,10 +1,13 @@
 """A miniature of this book: its real configuration and extension, with tiny pages."""
 
+import http.server
 import os
 import re
 import shutil
 import subprocess
 import sys
+import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -84,3 +87,35 @@ def new_book():
 def book(tmp_path):
     """An empty miniature book, in a folder with a space in its name."""
     return MiniBook(tmp_path / "a book")
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    """Serves files without a word."""
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture(scope="session")
+def show_page():
+    """A function that shows a page of a site in a browser and returns the page's final HTML."""
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium or Chrome is installed, so no page can be opened")
+
+    def show(site, path, folder):
+        handler = partial(QuietHandler, directory=str(site))
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            try:
+                return subprocess.run(
+                    [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
+                     "--disable-background-networking", "--disable-component-update",
+                     "--disable-sync", f"--user-data-dir={folder}",
+                     "--virtual-time-budget=20000", "--dump-dom",
+                     f"http://127.0.0.1:{server.server_port}/{path}"],
+                    check=True, capture_output=True, text=True, timeout=120).stdout
+            finally:
+                server.shutdown()
+
+    return show

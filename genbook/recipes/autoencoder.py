@@ -3,7 +3,9 @@
 import paddle
 
 from ..autoencoder import AutoEncoder
+from ..checkpoint import build
 from ..train import fit
+from . import steps_for
 
 
 def mean_squared_error(model, x):
@@ -11,11 +13,17 @@ def mean_squared_error(model, x):
     return (model(x) - x).square().mean()
 
 
-def train_autoencoder(images, steps=800, seed=0):
-    """An AutoEncoder trained on images [N, C, H, W] in [0, 1], and its history."""
+def train_autoencoder(data, steps=None, seed=0, **settings):
+    """The lab's AutoEncoder."""
     paddle.seed(seed)
-    model = AutoEncoder(in_channels=images.shape[1])
+    model = build(AutoEncoder, in_channels=data.images.shape[1])
     history = fit(
-        model, mean_squared_error, images, steps=steps, seed=seed, name="autoencoder"
+        model,
+        mean_squared_error,
+        data.images,
+        steps=steps or steps_for(data, 800),
+        seed=seed,
+        name="autoencoder",
+        **settings,
     )
     return model, history

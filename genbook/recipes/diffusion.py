@@ -2,26 +2,39 @@
 
 import paddle
 
+from ..checkpoint import build
+from ..diffusion import hide_labels
 from ..train import fit
 from ..unet import UNet
+from . import steps_for
 
 
-def train_diffusion(images, diffusion, steps=3500, seed=0):
-    """A UNet trained for `diffusion` on images [N, C, H, W] in [0, 1], and its history.
+def train_diffusion(
+    data, diffusion, steps=None, seed=0, batch_size=32, lr=2e-3, **settings
+):
+    """A UNet for `diffusion`, a GaussianDiffusion, that may be told the class.
 
-    diffusion: a GaussianDiffusion. Inside it images are in [-1, 1].
+    Of the images' labels a tenth is hidden. Inside the process images are in [-1, 1].
     """
     paddle.seed(seed)
-    model = UNet(channels=images.shape[1], width=48)
+    channels, classes = data.images.shape[1], len(data.classes)
+    model = build(UNet, channels=channels, width=48, classes=classes)
+
+    def loss(model, x, labels):
+        labels = hide_labels(labels, unknown=model.classes)
+        return diffusion.training_loss(lambda x_t, t: model(x_t, t, labels), x)
+
     history = fit(
         model,
-        diffusion.training_loss,
-        2 * images - 1,
-        steps=steps,
-        batch_size=32,
-        lr=2e-3,
+        loss,
+        2 * data.images - 1,
+        data.labels,
+        steps=steps or steps_for(data, 2500),
+        batch_size=batch_size,
+        lr=lr,
         ema=0.995,
         seed=seed,
         name="diffusion",
+        **settings,
     )
     return model, history

@@ -4,48 +4,64 @@ from functools import partial
 
 import paddle
 
+from ..augment import augment
+from ..checkpoint import build
 from ..train import fit
 from ..vae import VAE, reconstruction_loss, squared_error, vae_loss
+from . import steps_for
 
 
-def train_baseline_vae(images, steps=1500, seed=0):
-    """The usual first VAE: one hidden layer, squared error; with its history."""
+def train_baseline_vae(data, steps=None, seed=0):
+    """The usual first VAE: one hidden layer, squared error."""
     paddle.seed(seed)
-    model = VAE(images.shape[1:], hidden=(400,), latent_dim=20)
+    model = VAE(data.images.shape[1:], hidden=(400,), latent_dim=20)
     loss = partial(vae_loss, pixel_loss=squared_error)
-    history = fit(model, loss, images, steps=steps, seed=seed, name="baseline VAE")
+    steps = steps or steps_for(data, 1500)
+    history = fit(model, loss, data.images, steps=steps, seed=seed, name="baseline VAE")
     return model, history
 
 
-def train_improved_vae(images, steps=4000, seed=0):
-    """A deeper VAE with cross-entropy and averaged weights; with its history."""
+def train_improved_vae(data, labels=True, steps=None, seed=0, lr=2e-3, **settings):
+    """A deeper VAE with cross-entropy, on more images; told the labels, or not."""
     paddle.seed(seed)
-    model = VAE(images.shape[1:], hidden=(512, 256), latent_dim=16)
+    model = build(
+        VAE,
+        image_shape=data.images.shape[1:],
+        hidden=(512, 512, 256),
+        latent_dim=16,
+        classes=len(data.classes) if labels else 0,
+    )
+    more = augment(data)
     history = fit(
-        model, vae_loss, images, steps=steps, ema=0.995, seed=seed, name="improved VAE"
+        model,
+        vae_loss,
+        *((more.images, more.labels) if labels else (more.images,)),
+        steps=steps or steps_for(data, 3000),
+        lr=lr,
+        ema=0.995,
+        seed=seed,
+        name="improved VAE",
+        **settings,
     )
     return model, history
 
 
-def train_plane_vae(images, steps=3000, seed=0):
-    """A VAE with a code of two dimensions, to be drawn; with its history."""
-    model = _plane(images, seed)
-    history = fit(model, vae_loss, images, steps=steps, seed=seed, name="plane VAE")
-    return model, history
+def train_plane_vae(data, steps=None, seed=0):
+    """A VAE with a code of two dimensions, to be drawn."""
+    return _train_in_the_plane(data, vae_loss, "plane VAE", steps, seed)
 
 
-def train_plane_autoencoder(images, steps=3000, seed=0):
+def train_plane_autoencoder(data, steps=None, seed=0):
     """The network of `train_plane_vae` as an autoencoder: z = mu, no KL divergence."""
-    model = _plane(images, seed)
-    history = fit(
-        model, _without_noise, images, steps=steps, seed=seed, name="plane autoencoder"
-    )
-    return model, history
+    return _train_in_the_plane(data, _without_noise, "plane autoencoder", steps, seed)
 
 
-def _plane(images, seed):
+def _train_in_the_plane(data, loss, name, steps, seed):
     paddle.seed(seed)
-    return VAE(images.shape[1:], hidden=(512, 256), latent_dim=2)
+    model = VAE(data.images.shape[1:], hidden=(512, 256), latent_dim=2)
+    steps = steps or steps_for(data, 3000)
+    history = fit(model, loss, data.images, steps=steps, seed=seed, name=name)
+    return model, history
 
 
 def _without_noise(model, x):

@@ -1,10 +1,6 @@
 """The built site: it asks no other host for anything, and it reads well on a phone."""
 
-import http.server
 import re
-import shutil
-import subprocess
-import threading
 from functools import partial
 from html.parser import HTMLParser
 from urllib.parse import urlsplit
@@ -103,31 +99,10 @@ def test_mathjax_is_there_and_small(site):
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 4e6
 
 
-@pytest.fixture(scope="module")
-def show(site):
+@pytest.fixture
+def show(site, show_page):
     """A function that shows a page of the site in a browser and returns the page's final HTML."""
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium or Chrome is installed, so no page can be opened")
-    handler = partial(QuietHandler, directory=str(site))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-
-    def page(path, folder):
-        return subprocess.run(
-            [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
-             "--disable-background-networking", "--disable-component-update", "--disable-sync",
-             f"--user-data-dir={folder}", "--virtual-time-budget=20000", "--dump-dom",
-             f"http://127.0.0.1:{server.server_port}/{path}"],
-            check=True, capture_output=True, text=True, timeout=120).stdout
-
-    yield page
-    server.shutdown()
-
-
-class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *arguments):
-        pass
+    return partial(show_page, site)
 
 
 def test_a_browser_typesets_the_equations(show, tmp_path):

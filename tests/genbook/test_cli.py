@@ -1,5 +1,7 @@
 """The command `genbook`: what it prints, what it writes, how it fails."""
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tqdm import tqdm
 
 from genbook import cli, data
 
@@ -96,6 +99,24 @@ def test_fetch_prints_the_paths(monkeypatch, tmp_path, capsys):
         ("data show hanzi", 1, "kaggle.com"),
         ("data fetch mnist", 1, "cannot download"),
         ("data show digits --out no/such/folder/sheet.png", 1, "no/such/folder/sheet.png"),
+        ("train", 2, "required: model"),
+        ("train gan", 2, "invalid choice: 'gan'"),
+        ("train vae --data letters", 2, "invalid choice: 'letters'"),
+        ("train vae --steps 0", 2, "'0' is not a whole number of at least 1"),
+        ("train vae --nproc 0", 2, "'0' is not a whole number of at least 1"),
+        ("train vae --nproc 9999", 1, "9999 processes are too many for"),
+        ("train vae --nnodes 2", 1, "need a master"),
+        ("train vae --master host:1", 1, "more than one machine"),
+        ("train vae --prediction v", 1, "only diffusion"),
+        ("train diffusion --prediction x0", 2, "invalid choice: 'x0'"),
+        ("train vae --size 10", 1, "multiple of 4"),
+        ("train vae --batch-size 99999 --out no-such-folder", 1, "from 1 to the"),
+        ("train vae --resume --out no-such-folder", 1, "nothing to resume"),
+        ("train vae --data hanzi", 1, "kaggle.com"),
+        ("sample", 2, "required: MODEL.safetensors, --out"),
+        ("sample no-such-file --out sheet.png", 1, "cannot read no-such-file"),
+        ("sample pyproject.toml --out sheet.png", 1, "damaged or no checkpoint"),
+        ("sample x --out sheet.png --count 0", 2, "'0' is not a whole number of at least 1"),
     ],
 )
 def test_errors_are_one_line(command, code, says, capsys):
@@ -103,6 +124,38 @@ def test_errors_are_one_line(command, code, says, capsys):
     err = capsys.readouterr().err
     assert err.startswith("genbook: ") and says in err.replace("\\", "/")
     assert err.count("\n") == 1 and err.endswith("\n")
+
+
+@pytest.mark.parametrize("model", ["autoencoder", "vae", "diffusion"])
+def test_train_and_sample(model, tmp_path, capsys):
+    folder, sheet = tmp_path / "a model", tmp_path / "sheet.png"
+    train = ["train", model, "--size", "8", "--steps", "3", "--batch-size", "8", "--lr", "1e-4",
+             "--out", str(folder)]
+    assert cli.main(train) == 0
+    assert capsys.readouterr().out == f"model: {folder / 'model.safetensors'}\n"
+    sample = ["sample", str(folder / "model.safetensors"), "--out", str(sheet), "--count", "5",
+              "--steps", "2"]
+    assert cli.main(sample) == 0
+    with Image.open(sheet) as image:
+        assert image.format == "PNG" and image.size == (3 * 48, 2 * 48)
+        assert not np.asarray(image)[48:, 96:].any()  # the sixth place stays empty
+    capsys.readouterr()
+    assert cli.main(train) == 1
+    assert "holds a training" in capsys.readouterr().err
+    assert cli.main([*train, "--resume"]) == 0
+
+
+def test_a_training_that_is_interrupted_says_how_to_go_on(tmp_path, capsys, monkeypatch):
+    presses = iter([signal.SIGINT])
+    monkeypatch.setattr(tqdm, "update", lambda bar: [os.kill(os.getpid(), s) for s in presses])
+    train = ["train", "vae", "--size", "8", "--steps", "3", "--batch-size", "8", "--out",
+             str(tmp_path)]
+    assert cli.main(train) == 130
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("genbook: stopped after 2 of 3 steps; step 2 is kept in ")
+    assert "--resume" in last
+    monkeypatch.undo()
+    assert cli.main([*train, "--resume"]) == 0
 
 
 def test_help_lists_the_data_sets(capsys):

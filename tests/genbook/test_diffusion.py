@@ -2,7 +2,13 @@ import numpy as np
 import paddle
 import pytest
 
-from genbook.diffusion import GaussianDiffusion, cosine_beta_schedule, linear_beta_schedule
+from genbook.diffusion import (
+    GaussianDiffusion,
+    cosine_beta_schedule,
+    guided,
+    hide_labels,
+    linear_beta_schedule,
+)
 
 T = 50
 
@@ -358,3 +364,31 @@ def test_sampling_keeps_no_gradients(diffusion):
     scale = paddle.create_parameter([1], "float32")
     x = diffusion.ddim_sample_loop(lambda x, t: x * scale, [1, 1, 2, 2], 3)
     assert x.stop_gradient
+
+
+def test_a_tenth_of_the_labels_is_hidden():
+    labels = paddle.to_tensor(np.arange(100_000) % 7)
+    shown = hide_labels(labels, unknown=9, share=0.1).numpy()
+    hidden = shown == 9
+    np.testing.assert_array_equal(shown[~hidden], labels.numpy()[~hidden])
+    assert abs(hidden.mean() - 0.1) < 5 * np.sqrt(0.1 * 0.9 / 100_000)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.5])
+def test_guidance_goes_on_past_the_prediction_for_the_label(scale):
+    def network(x_t, t, labels=None):
+        return x_t + (2.0 if labels is None else 5.0 + labels.astype("float32"))
+
+    x_t = paddle.zeros([3])
+    model = guided(network, paddle.to_tensor([0, 1, 2]), scale)
+    with_label = np.array([5.0, 6, 7])
+    expected = (1 + scale) * with_label - scale * 2
+    np.testing.assert_allclose(model(x_t, paddle.zeros([3])).numpy(), expected)
+
+
+def test_estimates_of_the_image_are_clipped_to_the_range_of_the_data():
+    for clip in (1.0, 4.0):
+        diffusion = GaussianDiffusion(cosine_beta_schedule(100), "eps", clip=clip)
+        x_t, t = paddle.full([2, 3], 50.0), paddle.to_tensor([10, 99])
+        x_start = diffusion.predict_start(lambda x, t: 0 * x, x_t, t)
+        np.testing.assert_allclose(x_start.numpy(), clip)

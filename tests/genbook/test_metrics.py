@@ -1,12 +1,16 @@
 import numpy as np
+import paddle
 import pytest
-
+from scipy import stats
 from scipy.linalg import sqrtm
 
 from genbook.metrics import (
+    bits_per_dimension,
     class_entropy,
+    elbo,
     empty_share,
     frechet_distance,
+    importance_weighted_bound,
     legibility,
     nearest_distance,
     neighbour_agreement,
@@ -125,3 +129,103 @@ def test_bootstrap_error_of_a_mean_and_of_a_share():
     flips = rng.random(400) < 0.2
     expected = np.sqrt(flips.mean() * (1 - flips.mean()) / 400)
     assert standard_error(np.mean, flips, repeats=2000) == pytest.approx(expected, rel=0.08)
+
+
+class ThreePixels:
+    """A VAE with one code component whose evidence is an integral over a line."""
+
+    slope, offset = np.array([2.0, -1.0, 0.5]), np.array([0.3, 0.1, -0.4])
+    mean, deviation = 0.5, 0.7  # of the encoder, for every image
+    node, weight = np.polynomial.hermite_e.hermegauss(60)
+    weight = weight / weight.sum()  # of N(0, 1) at the nodes
+
+    def encode(self, x, labels=None):
+        column = paddle.ones([len(x), 1])
+        return self.mean * column, 2 * np.log(self.deviation) * column
+
+    def decode(self, z, labels=None):
+        logits = z * paddle.to_tensor(self.slope, dtype="float32")
+        logits += paddle.to_tensor(self.offset, dtype="float32")
+        return paddle.nn.functional.sigmoid(logits).reshape([-1, 1, 1, len(self.slope)])
+
+    def log_likelihood(self, pixels, z):
+        ink = 1 / (1 + np.exp(-(np.multiply.outer(z, self.slope) + self.offset)))
+        return stats.bernoulli.logpmf(pixels, ink).sum(axis=-1)
+
+    def evidence(self, pixels):
+        return self.weight @ np.exp(self.log_likelihood(pixels, self.node))
+
+    def log_weight(self, pixels, e):
+        z = self.mean + self.deviation * e
+        log_ratio = stats.norm.logpdf(z) - stats.norm.logpdf(z, self.mean, self.deviation)
+        return self.log_likelihood(pixels, z) + log_ratio
+
+
+PIXELS = np.array([1, 0, 1])
+
+
+def copies(n):
+    return paddle.to_tensor(np.tile(PIXELS, (n, 1)), dtype="float32").reshape([n, 1, 1, 3])
+
+
+def assert_mean(draws, expected):
+    assert abs(draws.mean() - expected) < 5 * draws.std() / np.sqrt(len(draws))
+
+
+@pytest.mark.parametrize("samples", [1, 4])
+def test_the_bound_against_quadrature(samples):
+    paddle.seed(0)
+    model = ThreePixels()
+    bounds = elbo(model, copies(20_000), samples)
+    assert bounds.shape == (20_000,) and bounds.dtype == np.float64
+    assert_mean(bounds, model.weight @ model.log_weight(PIXELS, model.node))
+
+
+def test_the_importance_weighted_bound_against_quadrature_over_two_codes():
+    paddle.seed(0)
+    model = ThreePixels()
+    bounds = importance_weighted_bound(model, copies(20_000), 2)
+    assert bounds.shape == (20_000,) and bounds.dtype == np.float64
+    w = np.exp(model.log_weight(PIXELS, model.node))
+    pairs = np.log((w[:, None] + w) / 2)
+    assert_mean(bounds, model.weight @ pairs @ model.weight)
+    assert_mean(np.exp(bounds), model.evidence(PIXELS))  # the mean weight is unbiased
+
+
+def test_many_codes_come_near_the_evidence():
+    paddle.seed(0)
+    model = ThreePixels()
+    bounds = importance_weighted_bound(model, copies(500), 1000)
+    assert abs(bounds.mean() - np.log(model.evidence(PIXELS))) < 5e-3
+
+
+def test_the_mean_of_weights_is_over_the_codes_of_each_image():
+    model, x = ThreePixels(), copies(3)
+    x[1] = 1 - x[1]  # images that differ
+    eps = paddle.randn([5, 3, 1])
+    got = importance_weighted_bound(model, x, 5, eps=eps)
+    e = eps.numpy()[:, :, 0]
+    for i, pixels in enumerate(x.numpy()[:, 0, 0]):
+        expected = np.log(np.exp(model.log_weight(pixels, e[:, i])).mean())
+        np.testing.assert_allclose(got[i], expected, rtol=1e-5)
+
+
+def test_bounds_do_not_underflow():
+    class Certain(ThreePixels):  # and wrong: exp of these log-weights is 0 in float64
+        slope, offset = np.zeros(300), np.full(300, -30.0)
+
+    bounds = importance_weighted_bound(Certain(), paddle.ones([2, 1, 1, 300]), 3)
+    assert np.isfinite(bounds).all() and (bounds < -8000).all()
+
+
+@pytest.mark.parametrize("bound", [elbo, importance_weighted_bound])
+def test_bounds_refuse_grey_pixels_and_no_codes(bound):
+    with pytest.raises(ValueError, match="grey pixels"):
+        bound(ThreePixels(), paddle.full([2, 1, 1, 3], 0.5), 1)
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        bound(ThreePixels(), copies(2), 0)
+
+
+def test_bits_per_dimension_of_a_fair_coin_for_each_pixel():
+    nats = np.full(2, 4 * np.log(0.5))
+    np.testing.assert_allclose(bits_per_dimension(nats, paddle.ones([2, 1, 2, 2])), 1.0)

@@ -79,3 +79,14 @@ def test_an_image_does_not_depend_on_the_others_of_its_batch():
     x, t = paddle.randn([3, 1, 16, 16]), paddle.to_tensor([5, 400, 990])
     together, alone = model(x, t), model(x[:1], t[:1])
     np.testing.assert_allclose(together[:1].numpy(), alone.numpy(), rtol=1e-3, atol=1e-4)
+
+
+def test_the_label_reaches_every_pixel():
+    paddle.seed(0)
+    model = UNet(1, width=8, classes=3)
+    for parameter in model.parameters():
+        parameter.set_value(parameter + 0.1 * paddle.randn(parameter.shape))
+    x, t = paddle.randn([1, 1, 16, 16]), paddle.to_tensor([5])
+    outputs = [model(x, t, paddle.to_tensor([label])).numpy() for label in (0, 2, 3)]
+    assert (outputs[0] != outputs[1]).all()
+    np.testing.assert_array_equal(outputs[2], model(x, t).numpy())  # no label is label 3

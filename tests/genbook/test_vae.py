@@ -153,7 +153,7 @@ def test_loss_is_reconstruction_plus_beta_kl_averaged_over_images(beta):
     paddle.seed(0)
     model, x = VAE((1, 8, 8), hidden=(16,), latent_dim=3), paddle.rand([6, 1, 8, 8])
     paddle.seed(1)
-    losses = vae_loss(model, x, squared_error, beta)
+    losses = vae_loss(model, x, pixel_loss=squared_error, beta=beta)
     paddle.seed(1)  # the same noise again
     x_hat, mu, logvar = (v.numpy().astype("float64") for v in model(x))
     reconstruction = 0.5 * ((x_hat - x.numpy()) ** 2).sum() / 6
@@ -194,3 +194,22 @@ def test_elbo_bounds_the_evidence_of_a_linear_model():
         error = 5 * log_likelihood.std() / np.sqrt(len(z))
         assert abs(elbo + gap - log_evidence) < error
         assert elbo <= log_evidence + error
+
+
+def test_labels_reach_encoder_and_decoder():
+    paddle.seed(0)
+    model = VAE((1, 8, 8), (16,), 3, classes=4)
+    x, z = paddle.rand([1, 1, 8, 8]), paddle.randn([1, 3])
+    labels = [paddle.to_tensor([label]) for label in range(4)]
+    means = np.concatenate([model.encode(x, label)[0].numpy() for label in labels])
+    images = np.concatenate([model.decode(z, label).numpy() for label in labels])
+    assert len(np.unique(means.round(6), axis=0)) == len(np.unique(images.round(6), axis=0)) == 4
+    assert model(paddle.rand([2, 1, 8, 8]), labels=paddle.to_tensor([3, 0]))[0].shape[0] == 2
+
+
+def test_labels_are_given_where_they_are_expected_and_nowhere_else():
+    x, labels = paddle.rand([1, 1, 8, 8]), paddle.to_tensor([2])
+    with pytest.raises(ValueError, match="4 classes got labels=None"):
+        VAE((1, 8, 8), (16,), 3, classes=4)(x)
+    with pytest.raises(ValueError, match="0 classes got labels="):
+        VAE((1, 8, 8), (16,), 3)(x, labels=labels)

@@ -17,6 +17,10 @@ from jupyter_cache.cache.main import JupyterCacheBase
 from myst_nb.core.execute import cache as myst_nb_cache
 from myst_nb.core.read import create_nb_reader
 
+from . import edition
+
+from . import equations
+
 
 class BookCache(JupyterCacheBase):
     """A jupyter-cache whose key holds the code that the cells import, the lock and the data."""
@@ -28,7 +32,8 @@ class BookCache(JupyterCacheBase):
     def create_hashed_notebook(self, nb, nb_metadata=("kernelspec",), cell_metadata=("tags",)):
         """The notebook's code cells, and the key of their results."""
         bare, cells = super().create_hashed_notebook(nb, nb_metadata, cell_metadata)
-        return bare, fingerprint.digest(cells, imported_code(nb), self.lock, data_state(nb))
+        return bare, fingerprint.digest(
+            cells, imported_code(nb), self.lock, data_state(nb), checks_state(nb))
 
     def key(self, nb) -> str:
         """Where the results of `nb` are kept."""
@@ -69,6 +74,12 @@ def data_state(nb) -> str:
     return "\n".join(f"{path} {stat.st_size} {stat.st_mtime_ns}" for path, stat in stats)
 
 
+def checks_state(nb) -> str:
+    """The equations of the book and their checks, for the page that runs the checks."""
+    runs = any("equations.run_checks" in cell.source for cell in nb.cells)
+    return equations.state() if runs else ""
+
+
 def imported_code(nb) -> str:
     """The hash of the `genbook` modules that the cells of `nb` import, in turn and all."""
     modules = set()
@@ -85,7 +96,7 @@ def imported_code(nb) -> str:
 def read_page(env, docname: str):
     """The notebook of a page, read the way myst-nb reads it; None where no cell is to run."""
     path = env.doc2path(docname)
-    text = Path(path).read_text(encoding="utf-8")
+    text = edition.adapt(Path(path).read_text(encoding="utf-8"))
     reader = create_nb_reader(path, env.myst_config, env.mystnb_config, text)
     if reader is None:
         return None

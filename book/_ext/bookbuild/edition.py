@@ -1,0 +1,58 @@
+"""The same book on another data set: `make book DATA=mnist`.
+
+The chapters load the handwritten digits by name. In another edition their code names another data
+set, so that what a page shows is what ran. The prose is that of the digits; a note says so.
+"""
+
+import os
+
+NAMES = {"digits": "UCI digits", "mnist": "MNIST", "hanzi": "Chinese MNIST"}
+
+NOTE = """
+```{{admonition}} The {name} edition
+This is the book on another data set, {name}. Code, figures and printed numbers are of this data
+set. The prose describes those of the default edition, whose data set is the {default}.
+```
+"""
+
+
+class UnknownEdition(Exception):
+    """There is no edition of this name."""
+
+
+def name():
+    """The data set of this build, from the environment variable GENBOOK_EDITION."""
+    edition = os.environ.get("GENBOOK_EDITION") or "digits"
+    if edition not in NAMES:
+        raise UnknownEdition(f"there is no edition {edition!r}; choose from {', '.join(NAMES)}")
+    return edition
+
+
+def adapt(text: str) -> str:
+    """The source of a page as this edition has it."""
+    edition = name()
+    if edition == "digits" or 'load("digits"' not in text:
+        return text
+    note = NOTE.format(name=NAMES[edition], default=NAMES["digits"])
+    lines = text.replace('load("digits"', f'load("{edition}"').splitlines(keepends=True)
+    title = next(i for i, line in enumerate(lines) if line.startswith("# "))
+    return "".join([*lines[: title + 1], note, *lines[title + 1 :]])
+
+
+def check(app, config):
+    """End the build at once where the edition does not exist."""
+    try:
+        name()
+    except UnknownEdition as error:
+        raise SystemExit(f"genbook: {error}") from None
+
+
+def adapt_source(app, docname, source):
+    """Sphinx reads each page as this edition has it."""
+    source[0] = adapt(source[0])
+
+
+def setup(app):
+    """Connect the edition to the build."""
+    app.connect("config-inited", check)
+    app.connect("source-read", adapt_source, priority=100)  # before anybody looks at the cells

@@ -1,0 +1,157 @@
+"""The numbered equations of the book, and the checks in tests/equations that vouch for them.
+
+An equation's name says what it needs: `eq-...` is a claim and has at least one check, `def-...`
+is a definition and may have one. The page "Verified equations" runs all checks and shows them.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+from genbook import fingerprint
+from markdown_it.renderer import RendererHTML
+from myst_parser.config.main import MdParserConfig
+from myst_parser.parsers.mdit import create_md_parser
+
+ROOT = Path(__file__).resolve().parents[3]
+EXTENSIONS = {"amsmath", "attrs_inline", "colon_fence", "deflist", "dollarmath", "tasklist"}
+NO_TEXT = ("code", "code-block", "code-cell", "literalinclude")  # directives without prose inside
+
+
+class Equation(NamedTuple):
+    """A numbered equation: its name ("" where it has none), and where it stands."""
+
+    label: str
+    page: str
+    line: int
+
+
+class Check(NamedTuple):
+    """What one check found: how it was made, its largest deviation and the tolerance, as text."""
+
+    label: str
+    says: str
+    how: str
+    deviation: str
+    tolerance: str
+
+
+class CheckFailed(Exception):
+    """A check failed; the message is what pytest printed."""
+
+
+# The equations, read from the sources
+
+
+def equations_of(text: str, page: str = "", first_line: int = 1) -> Iterator[Equation]:
+    """The numbered equations of a MyST source, in order, those inside directives included."""
+    parser = create_md_parser(MdParserConfig(enable_extensions=EXTENSIONS), RendererHTML)
+    for token in parser.parse(text):
+        if token.map is None:
+            continue
+        line = first_line + token.map[0]
+        if token.type == "math_block_label":
+            yield Equation(token.info, page, line)
+        elif token.type == "amsmath" and token.meta["numbered"] != "*":
+            yield Equation("", page, line)  # it gets a number that nothing can refer to
+        elif token.type in ("fence", "colon_fence"):
+            directive = re.match(r"\{([\w:-]+)\}", token.info.strip())
+            if directive and directive[1] == "math":
+                label = re.search(r"^:?(?:label|name):\s*(\S+)", token.content, re.M)
+                if label:
+                    yield Equation(label[1], page, line)
+            elif directive and directive[1] not in NO_TEXT:
+                yield from equations_of(token.content, page, line + 1)
+
+
+def equations_of_book(root: Path = ROOT) -> list[Equation]:
+    """All numbered equations, in the order of the contents."""
+    pages = re.findall(r"^\W*(?:root|file): (\S+)", (root / "_toc.yml").read_text("utf-8"), re.M)
+    return [equation for page in pages for equation in
+            equations_of((root / f"{page}.md").read_text("utf-8"), f"{page}.md")]
+
+
+# The checks, read from the sources
+
+
+def check_functions(root: Path = ROOT) -> Iterator[tuple[str, ast.FunctionDef, list[str]]]:
+    """Every test function in tests/equations: its file, itself, and the equations it names."""
+    for path in sorted((root / "tests/equations").glob("test_*.py")):
+        for node in ast.parse(path.read_text("utf-8")).body:
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                marks = [d for d in node.decorator_list
+                         if isinstance(d, ast.Call) and ast.unparse(d.func) == "pytest.mark.checks"]
+                yield path.name, node, [ast.literal_eval(mark.args[0]) for mark in marks]
+
+
+def faults(equations: list[Equation], checked: set[str]) -> list[str]:
+    """What is wrong between the equations and the names that checks give, in words."""
+    found = []
+    first = {}
+    for equation in equations:
+        where = f"{equation.page}:{equation.line}"
+        if not equation.label:
+            found.append(f"{where}: a numbered equation without a name; "
+                         "write $$ ... $$ (eq-name), or `align*` for no number")
+        elif not re.match(r"(eq|def)-\w", equation.label):
+            found.append(f"{where}: {equation.label} starts with neither eq- nor def-")
+        elif equation.label in first:
+            found.append(f"{where}: {equation.label} is taken by {first[equation.label]}")
+        elif equation.label.startswith("eq-") and equation.label not in checked:
+            found.append(f"{where}: {equation.label} has no check in tests/equations")
+        first.setdefault(equation.label, where)
+    found += [f"tests/equations: a check of {label}, which the book does not have"
+              for label in sorted(checked - first.keys())]
+    return found
+
+
+# The checks, run
+
+
+def run_checks(root: Path = ROOT) -> list[Check]:
+    """Run tests/equations and return what each check found. Raises CheckFailed."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder, "report.xml")
+        run = subprocess.run(
+            [sys.executable, "-m", "pytest", "tests/equations", f"--junitxml={report}",
+             "-p", "no:cacheprovider"],
+            cwd=root, capture_output=True, text=True,
+        )
+        if run.returncode != 0:
+            raise CheckFailed(f"\n{run.stdout}{run.stderr}")
+        cases = ElementTree.parse(report).iter("testcase")
+        return [Check(**{p.get("name"): p.get("value") for p in case.iter("property")})
+                for case in cases]
+
+
+def table(checks: list[Check], equations: list[Equation]) -> str:
+    """The checks in the order of the equations, as a MyST table whose numbers are links."""
+    of_label = defaultdict(list)
+    for check in checks:
+        of_label[check.label].append(check)
+    rows = ["| Number | What it says | How it was checked | Deviation | Tolerance |",
+            "|---|---|---|---|---|"]
+    for equation in equations:
+        for i, check in enumerate(of_label[equation.label]):
+            number = f"{{eq}}`{equation.label}`" if i == 0 else ""
+            cells = (number, check.says, check.how, check.deviation, check.tolerance)
+            rows.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
+    return "\n".join(rows)
+
+
+def state(root: Path = ROOT) -> str:
+    """The hash of all that the checks and their table depend on: equations, checks, `genbook`."""
+    sources = [path.read_text("utf-8")
+               for path in sorted((root / "tests/equations").glob("*.py"))]
+    modules = frozenset().union(*map(fingerprint.imported_modules, sources))
+    code = fingerprint.of_modules(modules)
+    return fingerprint.digest(repr(equations_of_book(root)), code, *sources)

@@ -1,0 +1,80 @@
+"""Diffusion over the codes of an autoencoder instead of over pixels.
+
+Needs `unet.py` beside it. Source: Rombach et al. (2022), arXiv:2112.10752.
+"""
+
+import paddle.nn as nn
+import paddle.nn.functional as F
+from paddle import full
+
+from .unet import timestep_embedding
+
+
+class CodeScale:
+    """Brings codes to mean 0 and variance 1 in each dimension, and back.
+
+    mu, logvar: [N, J], the posteriors of the training images. The codes of all images
+    together have the mean of mu and the variance of mu plus the mean of exp(logvar).
+    """
+
+    def __init__(self, mu, logvar):
+        self.mean = mu.mean(axis=0)
+        variance = (mu - self.mean).square().mean(axis=0) + logvar.exp().mean(axis=0)
+        self.std = variance.sqrt()
+
+    def to_unit(self, z):
+        """Codes [N, J] of the autoencoder, scaled for the diffusion."""
+        return (z - self.mean) / self.std
+
+    def to_code(self, u):
+        """Scaled codes [N, J] back as the decoder takes them."""
+        return u * self.std + self.mean
+
+
+class CodeBlock(nn.Layer):
+    """Two linear layers around a shortcut, told the step and the class in between."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.linear1 = nn.Linear(width, 2 * width)
+        self.condition = nn.Linear(width, 2 * width)
+        # Starting at zero makes the block start as its shortcut, which trains faster.
+        zero = nn.initializer.Constant(0.0)
+        self.linear2 = nn.Linear(2 * width, width, weight_attr=zero)
+
+    def forward(self, h, condition):
+        """[N, width], condition [N, width] -> [N, width]."""
+        inner = self.linear1(self.norm(h)) + self.condition(condition)
+        return h + self.linear2(F.silu(inner))
+
+
+class CodeDenoiser(nn.Layer):
+    """What the U-Net is for images, for codes: maps (u_t [N, J], t [N]) to [N, J].
+
+    latent_dim: J. width: of the hidden layers, even. classes: how many labels there are;
+    the label number `classes` stands for an unknown one.
+    """
+
+    def __init__(self, latent_dim, width=192, blocks=2, classes=0):
+        super().__init__()
+        self.width, self.classes = width, classes
+        self.time = nn.Sequential(
+            nn.Linear(width, width), nn.Silu(), nn.Linear(width, width)
+        )
+        self.label = nn.Embedding(classes + 1, width)
+        self.first = nn.Linear(latent_dim, width)
+        self.blocks = nn.LayerList([CodeBlock(width) for _ in range(blocks)])
+        self.norm = nn.LayerNorm(width)
+        self.last = nn.Linear(width, latent_dim)
+
+    def forward(self, u_t, t, labels=None):
+        """u_t: [N, J]. t: int64 [N]. labels: int64 [N]; all unknown if None."""
+        if labels is None:
+            labels = full([u_t.shape[0]], self.classes, dtype="int64")
+        condition = self.time(timestep_embedding(t, self.width)) + self.label(labels)
+        condition = F.silu(condition)  # [N, width]
+        h = self.first(u_t)  # [N, width]
+        for block in self.blocks:
+            h = block(h, condition)
+        return self.last(self.norm(h))

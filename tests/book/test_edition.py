@@ -1,0 +1,46 @@
+import pytest
+from bookbuild import edition
+
+PAGE = '''---
+file_format: mystnb
+---
+
+# A chapter
+
+Text.
+
+```{code-cell} ipython3
+digits = load("digits", channels=3)
+strokes = load("strokes")
+```
+'''
+
+
+def test_the_default_edition_leaves_every_page_as_it_is(monkeypatch):
+    for value in (None, "", "digits"):
+        monkeypatch.delenv("GENBOOK_EDITION", raising=False)
+        if value is not None:
+            monkeypatch.setenv("GENBOOK_EDITION", value)
+        assert edition.adapt(PAGE) == PAGE
+
+
+def test_another_edition_loads_its_data_and_says_so_under_the_title(monkeypatch):
+    monkeypatch.setenv("GENBOOK_EDITION", "mnist")
+    page = edition.adapt(PAGE)
+    assert 'digits = load("mnist", channels=3)\nstrokes = load("strokes")' in page
+    head, _, rest = page.partition("# A chapter\n")
+    assert head == PAGE.partition("# A chapter\n")[0]
+    assert rest.lstrip().startswith("```{admonition} The MNIST edition")
+    assert rest.index("```\n") < rest.index("Text.")
+
+
+def test_a_page_without_that_data_is_left_alone(monkeypatch):
+    monkeypatch.setenv("GENBOOK_EDITION", "hanzi")
+    page = PAGE.replace("digits", "strokes")
+    assert edition.adapt(page) == page
+
+
+def test_an_unknown_edition_ends_the_build_and_names_the_known_ones(monkeypatch):
+    monkeypatch.setenv("GENBOOK_EDITION", "letters")
+    with pytest.raises(SystemExit, match="'letters'; choose from digits, mnist, hanzi"):
+        edition.check(None, None)

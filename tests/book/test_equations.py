@@ -1,0 +1,178 @@
+"""Every numbered equation has a name, and every claim among them a check."""
+
+import ast
+import re
+from collections import Counter
+
+import pytest
+from bookbuild import equations
+from bookbuild.equations import Check, Equation, equations_of, faults
+
+SOURCE = r"""
+Unnumbered, and so nobody's business: $$x$$ and
+
+$$
+x = 1
+$$
+
+$$
+a = b
+$$ (eq-plain)
+
+```{math}
+:label: eq-directive
+c = d
+```
+
+1. In a list:
+
+   $$
+   e = f
+   $$ (def-list)
+
+:::{admonition} A box
+```{note}
+$$
+g = h
+$$ (eq-nested)
+```
+:::
+
+\begin{align*}
+i = j
+\end{align*}
+
+```{code-cell} python3
+text = '''
+$$
+k = l
+$$ (eq-code)
+'''
+```
+
+\begin{align}
+m = n
+\end{align}
+"""
+
+
+def test_equations_are_found_wherever_they_stand():
+    found = [(equation.label, equation.line) for equation in equations_of(SOURCE, "a.md")]
+    assert found == [("eq-plain", 8), ("eq-directive", 12), ("def-list", 19), ("eq-nested", 25),
+                     ("", 43)]
+
+
+@pytest.mark.parametrize(("labels", "checked", "complaint"), [
+    (["eq-a"], set(), "eq-a has no check"),
+    (["eq-a"], {"eq-a", "eq-b"}, "a check of eq-b, which the book does not have"),
+    (["eq-a", "eq-a"], {"eq-a"}, "eq-a is taken by a.md:1"),
+    (["def-a", "def-a"], set(), "def-a is taken by a.md:1"),
+    (["a"], set(), "a starts with neither eq- nor def-"),
+    ([""], set(), "without a name"),
+])
+def test_each_kind_of_fault_is_found(labels, checked, complaint):
+    [found] = faults([Equation(label, "a.md", i + 1) for i, label in enumerate(labels)], checked)
+    assert complaint in found
+
+
+def test_definitions_need_no_check_and_may_have_one():
+    book = [Equation("eq-a", "a.md", 1), Equation("def-a", "a.md", 2), Equation("def-b", "a.md", 3)]
+    assert faults(book, {"eq-a", "def-b"}) == []
+
+
+def test_every_equation_of_the_book_is_checked_and_every_check_has_its_equation():
+    checked = {label for _, _, labels in equations.check_functions() for label in labels}
+    assert faults(equations.equations_of_book(), checked) == []
+
+
+def test_every_check_names_one_equation_and_says_what_it_does():
+    for file, function, labels in equations.check_functions():
+        where = f"{file}:{function.lineno}: {function.name}"
+        assert len(labels) == 1, f"{where} must name one equation"
+        assert "agree" in [argument.arg for argument in function.args.args], where
+        assert ast.get_docstring(function), f"{where} must say how it checks"
+
+
+def test_each_checked_equation_is_put_into_words_once():
+    said = Counter()
+    for _, function, labels in equations.check_functions():
+        said.update({labels[0]: len(function.decorator_list[-1].args) - 1})
+    assert [label for label, times in said.items() if times != 1] == []
+
+
+def test_the_table_keeps_the_order_of_the_book():
+    checks = [Check("eq-b", "says | b", "quadrature", "1e-9", "1e-6"),
+              Check("eq-a", "says a", "exact cases", "0", "exact"),
+              Check("eq-a", "", "Monte Carlo", "1.2 s.e.", "5 s.e.")]
+    book = [Equation("eq-a", "a.md", 1), Equation("def-c", "a.md", 2), Equation("eq-b", "b.md", 1)]
+    assert equations.table(checks, book).splitlines()[2:] == [
+        "| {eq}`eq-a` | says a | exact cases | 0 | exact |",
+        "|  |  | Monte Carlo | 1.2 s.e. | 5 s.e. |",
+        r"| {eq}`eq-b` | says \| b | quadrature | 1e-9 | 1e-6 |"]
+
+
+CONFTEST = (equations.ROOT / "tests/equations/conftest.py").read_text(encoding="utf-8")
+
+
+def run(tmp_path, body):
+    """The checks of a project with one check of this body."""
+    folder = tmp_path / "tests/equations"
+    folder.mkdir(parents=True)
+    (folder / "conftest.py").write_text(CONFTEST)
+    (folder / "test_a.py").write_text(
+        "import numpy as np\nimport pytest\nimport sympy\n\n"
+        '@pytest.mark.checks("eq-a", "one is one")\n'
+        f'def test_a(agree):\n    """By\n    counting."""\n    {body}\n')
+    return equations.run_checks(tmp_path)
+
+
+@pytest.mark.parametrize(("body", "deviation", "tolerance"), [
+    ("agree([1.0, 2.0], np.array([1.0, 2.0004]), 1e-3)", "4e-4", "1e-3"),
+    ("agree(1.0, 1.1, 0.2); agree(1.0, 1.1, 1.0)", "1e-1", "2e-1"),  # the worst of the two
+    ("agree.in_mean([0.0, 1.0] * 50, np.array(0.5))", "0.0 s.e.", "5 s.e."),
+    ("x = sympy.Symbol('x'); agree.exactly((x + 1)**2, x**2 + 2*x + 1)", "0", "exact"),
+])
+def test_a_check_reports_its_worst_deviation(tmp_path, body, deviation, tolerance):
+    [check] = run(tmp_path, body)
+    assert check == Check("eq-a", "one is one", "By counting.", deviation, tolerance)
+
+
+@pytest.mark.parametrize("body", [
+    "agree(1.0, 1.2, 0.1)",
+    "agree(1.0, float('nan'), 0.1)",
+    "agree([1.0], [[1.0]], 0.1)",
+    "agree.in_mean([0.0, 1.0] * 50, np.array(0.9))",
+    "agree.in_mean([1.0] * 50, np.array(1.0))",  # no spread, no standard error
+    "agree.exactly(sympy.Symbol('x'), 1)",
+    "pass",
+])
+def test_a_check_that_does_not_agree_fails(tmp_path, body):
+    with pytest.raises(equations.CheckFailed, match="1 (failed|error)"):
+        run(tmp_path, body)
+
+
+VERIFIED = (equations.ROOT / "book/verified.md").read_text(encoding="utf-8")
+
+
+def check(tolerance):
+    return ('import pytest\n\n@pytest.mark.checks("eq-a", "one is one")\ndef test_a(agree):\n'
+            f'    """By counting."""\n    agree(1.0, 1.1, {tolerance})\n')
+
+
+def test_the_page_runs_the_checks_links_the_numbers_and_fails_with_a_check(book):
+    (book.root / "tests/equations").mkdir(parents=True)
+    book.write("tests/equations/conftest.py", CONFTEST)
+    book.write("tests/equations/test_a.py", check(0.2))
+    book.write("book/verified.md", VERIFIED.split("The checks are in the folder")[0])
+    book.page("a", "$$\nx = 1\n$$ (eq-a)\n")
+    assert book.build().ran() == {"verified"}
+    assert re.search(r'href="a.html#equation-eq-a"[^\n]*\(1.1\)', book.html("verified"))
+    assert "By counting." in book.html("verified")
+    assert book.build().ran() == set()
+
+    book.write("tests/equations/test_a.py", check(0.15))  # another tolerance is another table
+    assert book.build().ran() == {"verified"}
+    book.write("tests/equations/test_a.py", check(0.05))
+    build = book.build()
+    assert build.code == 1
+    assert "1 failed" in build.err

@@ -1,0 +1,67 @@
+import numpy as np
+import paddle
+import pytest
+from genbook.metrics import elbo
+from genbook.vae import VAE
+from scipy import stats
+
+NODE, WEIGHT = np.polynomial.hermite_e.hermegauss(60)
+WEIGHT = WEIGHT / WEIGHT.sum()  # of N(0, 1) at the nodes
+IMAGES = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])  # all black and white images of two pixels
+
+
+def two_pixel_vae():
+    """A VAE for images of two pixels with two labels and a code of one dimension."""
+    paddle.seed(3)
+    model = VAE((1, 1, 2), hidden=(8,), latent_dim=1, classes=2)
+    for weight in model.parameters():
+        weight.set_value(0.7 * paddle.randn(weight.shape))
+    model.to_logvar.weight.set_value(0.1 * model.to_logvar.weight)
+    model.to_logvar.bias.set_value(paddle.zeros([1]))
+    return model
+
+
+def copies(array, n, dtype):
+    return paddle.to_tensor(np.repeat(np.asarray(array)[None], n, axis=0), dtype=dtype)
+
+
+@paddle.no_grad()
+def likelihood(model, z, label):
+    """p(x | z, y) of the four images at codes [M]: [M, 4]."""
+    codes = paddle.to_tensor(z[:, None], dtype="float32")
+    white = model.decode(codes, copies(label, len(z), "int64")).numpy().reshape(-1, 1, 2)
+    return stats.bernoulli.pmf(IMAGES, white.astype(np.float64)).prod(axis=2)
+
+
+@pytest.mark.checks("eq-conditional-elbo", "bound on the evidence given a label")
+@paddle.no_grad()
+def test_conditional_elbo(agree):
+    """Quadrature over the code; 20,000 draws agree, and the evidence is higher, for each label."""
+    paddle.seed(0)
+    model = two_pixel_vae()
+    for label in (0, 1):
+        evidence = np.log(WEIGHT @ likelihood(model, NODE, label))  # [4]
+        for i, image in enumerate(IMAGES):
+            x, y = copies(image.reshape(1, 1, 2), 20_000, "float32"), copies(label, 20_000, "int64")
+            mu, logvar = (row.numpy()[0, 0].astype(np.float64) for row in model.encode(x[:1], y[:1]))
+            sigma = np.exp(logvar / 2)
+            z = mu + sigma * NODE
+            log_ratio = stats.norm.logpdf(z, mu, sigma) - stats.norm.logpdf(z)
+            bound = WEIGHT @ (np.log(likelihood(model, z, label)[:, i]) - log_ratio)
+            agree.in_mean(elbo(model, x, labels=y), bound)
+            agree(max(0.0, bound - evidence[i]), 0.0, 1e-6)
+
+
+@pytest.mark.checks("eq-conditional-mixture", "distribution of images whose labels are drawn first")
+@paddle.no_grad()
+def test_conditional_mixture(agree):
+    """Shares of the four images of two pixels among 100,000 draws of label, code and pixels."""
+    rng = np.random.default_rng(0)
+    model, shares = two_pixel_vae(), np.array([0.3, 0.7])
+    mixture = sum(share * (WEIGHT @ likelihood(model, NODE, y)) for y, share in enumerate(shares))
+    labels = (rng.random(100_000) < shares[1]).astype(np.int64)
+    z = paddle.to_tensor(rng.standard_normal((100_000, 1)), dtype="float32")
+    white = model.decode(z, paddle.to_tensor(labels)).numpy().reshape(-1, 2)
+    drawn = rng.random((100_000, 2)) < white
+    is_image = (drawn[:, None] == IMAGES).all(axis=2)  # [100000, 4]
+    agree.in_mean(is_image, mixture)

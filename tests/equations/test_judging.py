@@ -1,0 +1,43 @@
+import numpy as np
+import pytest
+from genbook.metrics import class_entropy, frechet_distance
+from scipy import stats
+
+
+@pytest.mark.checks("def-class-entropy", "class entropy")
+def test_class_entropy(agree):
+    """SciPy's entropy with the logarithm to the base $K$, in three cases."""
+    for counts in ([5, 3, 2, 0], [1, 1, 1, 1], [7, 0, 0, 0]):
+        probabilities = np.eye(4).repeat(counts, axis=0)
+        agree(class_entropy(probabilities), stats.entropy(counts, base=4), 1e-12)
+
+
+@pytest.mark.checks("eq-frechet-line", "cheapest way between two normal distributions on a line")
+def test_frechet_line(agree):
+    """Gauss-Hermite quadrature with ten nodes, which is exact for this polynomial."""
+    node, weight = np.polynomial.hermite_e.hermegauss(10)
+    for m1, s1, m2, s2 in ((0, 1, 0, 1), (1.5, 0.4, -0.3, 1.1), (0, 2, 1, 0.5)):
+        cost = (weight * (m1 + s1 * node - m2 - s2 * node) ** 2).sum() / np.sqrt(2 * np.pi)
+        agree(cost, (m1 - m2) ** 2 + (s1 - s2) ** 2, 1e-12)
+
+
+@pytest.mark.checks("eq-frechet", "cheapest way between two normal distributions in the plane")
+def test_frechet(agree):
+    """Search: of 200,000 linear maps from the one set onto the other, the cheapest."""
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal((50, 2)) @ [[1.0, 0.4], [0.0, 0.6]]
+    b = rng.standard_normal((70, 2)) @ [[0.5, -0.2], [0.9, 1.5]] + [1.0, -2.0]
+    # Every map that gives a the covariance of b turns or mirrors a between two square roots.
+    root_a, root_b = (np.linalg.cholesky(np.cov(set_.T)) for set_ in (a, b))
+    spheres = np.linalg.solve(root_a, (a - a.mean(0)).T)
+    angle = np.linspace(0, 2 * np.pi, 100_001)
+    cos, sin = np.cos(angle), np.sin(angle)
+    cheapest = np.inf
+    for mirror in (1, -1):
+        turn = np.array([[cos, -mirror * sin], [sin, mirror * cos]])  # [2, 2, angles]
+        maps = np.einsum("ij,jka->aik", root_b, turn)
+        # The cost of moving the centred a: |a|^2 + |map a|^2 - 2 <a, map a>, over n - 1
+        cross = np.einsum("aij,jn,ni->a", maps, spheres, a - a.mean(0)) / (len(a) - 1)
+        cost = np.trace(np.cov(a.T)) + np.trace(np.cov(b.T)) - 2 * cross
+        cheapest = min(cheapest, cost.min() + ((a.mean(0) - b.mean(0)) ** 2).sum())
+    agree(frechet_distance(a, b), cheapest, 1e-6)

@@ -1,0 +1,47 @@
+import numpy as np
+import paddle
+
+from genbook.latent import CodeDenoiser, CodeScale
+
+
+def test_scaling_there_and_back_is_the_identity():
+    paddle.seed(0)
+    scale = CodeScale(3 + 2 * paddle.randn([50, 4]), paddle.randn([50, 4]))
+    z = paddle.randn([9, 4])
+    back = scale.to_code(scale.to_unit(z))
+    np.testing.assert_allclose(back.numpy(), z.numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_a_dimension_that_the_images_do_not_use_keeps_its_noise():
+    """mu = 0 and sigma = 1 for all images: it is standard already."""
+    scale = CodeScale(paddle.zeros([5, 1]), paddle.zeros([5, 1]))
+    np.testing.assert_allclose(scale.to_unit(paddle.to_tensor([[1.7]])).numpy(), [[1.7]])
+
+
+def shaken_denoiser():
+    """A network whose blocks no longer start at zero, so that everything reaches the output."""
+    paddle.seed(0)
+    model = CodeDenoiser(5, width=16, blocks=2, classes=3)
+    for parameter in model.parameters():
+        parameter.set_value(parameter + 0.1 * paddle.randn(parameter.shape))
+    return model
+
+
+def test_step_and_label_reach_the_prediction():
+    model = shaken_denoiser()
+    u = paddle.randn([1, 5])
+    calls = [(3, 0), (700, 0), (3, 2), (3, 3)]
+    outputs = [model(u, paddle.to_tensor([t]), paddle.to_tensor([y])).numpy() for t, y in calls]
+    assert outputs[0].shape == (1, 5)
+    assert all(np.abs(outputs[0] - other).min() > 0 for other in outputs[1:])
+    no_label = model(u, paddle.to_tensor([3])).numpy()
+    np.testing.assert_array_equal(no_label, outputs[3])  # no label is label 3
+
+
+def test_each_row_is_predicted_by_itself():
+    model = shaken_denoiser()
+    u, t, y = paddle.randn([4, 5]), paddle.to_tensor([0, 9, 500, 999]), paddle.to_tensor([0, 1, 2, 3])
+    together = model(u, t, y).numpy()
+    alone = np.concatenate([model(u[i : i + 1], t[i : i + 1], y[i : i + 1]).numpy()
+                            for i in range(4)])
+    np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-5)
