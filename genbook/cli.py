@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from genbook import data, job
+from genbook.assignments import AssignmentError, command
 
 _SHADES = np.array(list(" .:-=+*#%@"))
 
@@ -33,7 +34,7 @@ def main(argv=None):
         return stop.code
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (data.DataError, OSError, _Failed) as error:
+    except (data.DataError, AssignmentError, OSError, _Failed) as error:
         print(f"genbook: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
@@ -58,6 +59,7 @@ def _parser():
     _add_data_parser(commands)
     _add_train_parser(commands)
     _add_sample_parser(commands)
+    _add_assignment_parser(commands)
     return parser
 
 
@@ -66,6 +68,10 @@ def _add_data_parser(commands):
     actions = parser.add_subparsers(required=True, metavar="action")
     _add_fetch_parser(actions)
     _add_show_parser(actions)
+
+
+def _add_assignment_parser(commands):
+    command.add_parser(commands)
 
 
 def _add_fetch_parser(actions):

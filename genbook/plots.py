@@ -216,6 +216,37 @@ def latent_plane(decode, low=-2.5, high=2.5, cells=15):
     return figure
 
 
+@_styled
+def planes(panels, limit, columns=2):
+    """What happens in the plane, panel beside panel: a dict of title -> dict of what to draw there.
+
+    Of each panel any of "points" [N, 2]; "arrows", a pair (at [M, 2], by [M, 2]), whose lengths
+    are comparable within a panel only; "paths" [T, N, 2], each ending in a dot. limit: the axes
+    go from -limit to limit.
+    """
+    rows = -(-len(panels) // columns)
+    side = WIDTH / columns
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(WIDTH, rows * (side + 0.1)), squeeze=False, layout="constrained"
+    )
+    for axis in axes.flat[len(panels):]:
+        axis.axis("off")
+    for axis, (title, panel) in zip(axes.flat, panels.items(), strict=False):
+        if "points" in panel:
+            axis.scatter(*np.asarray(panel["points"]).T, color=COLOURS[0], s=2, alpha=0.5,
+                         linewidths=0)
+        if "paths" in panel:
+            paths = np.asarray(panel["paths"])
+            axis.plot(paths[..., 0], paths[..., 1], color=INK, linewidth=0.7)
+            axis.scatter(*paths[-1].T, color=COLOURS[1], s=8, zorder=3, linewidths=0)
+        if "arrows" in panel:
+            at, by = (np.asarray(numbers) for numbers in panel["arrows"])
+            axis.quiver(*at.T, *by.T, color=COLOURS[1], angles="xy", width=0.008)
+        axis.set_title(title)
+        axis.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
+    return figure
+
+
 def strip(frames, column_labels):
     """A process in time: frames [T, N, C, H, W] in [0, 1], a row for each of N images."""
     frames = np.stack([np.asarray(frame) for frame in frames])

@@ -29,7 +29,7 @@ def train_diffusion(
         loss,
         2 * data.images - 1,
         data.labels,
-        steps=steps or steps_for(data, 3500),
+        steps=steps or steps_for(data, 2500),
         batch_size=batch_size,
         lr=lr,
         ema=0.995,

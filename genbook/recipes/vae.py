@@ -36,7 +36,7 @@ def train_improved_vae(data, labels=True, steps=None, seed=0, lr=2e-3, **setting
         model,
         vae_loss,
         *((more.images, more.labels) if labels else (more.images,)),
-        steps=steps or steps_for(data, 5000),
+        steps=steps or steps_for(data, 3000),
         lr=lr,
         ema=0.995,
         seed=seed,

@@ -4,7 +4,10 @@ from itertools import product
 import numpy as np
 import paddle
 import pytest
+import sympy
 from genbook.diffusion import GaussianDiffusion, cosine_beta_schedule
+from scipy import stats
+from scipy.integrate import quad
 
 T = 1000
 DIFFUSION = GaussianDiffusion(cosine_beta_schedule(T), prediction="v")
@@ -77,6 +80,53 @@ def test_posterior_mean(agree):
         agree(got.item(), mean, 1e-6)
 
 
+def world(x_t, t):
+    """A pixel that is -0.5 or 1, each half of the time: q(x_0 | x_t), by Bayes' rule."""
+    left = np.prod(1 - DIFFUSION.betas[:t])
+    values = np.array([-0.5, 1.0])
+    density = stats.norm.pdf(x_t, np.sqrt(left) * values, np.sqrt(1 - left))
+    return values, density / density.sum()
+
+
+def one_back(t, x_t):
+    """q(x_{t-1} | x_t) in that world, from its own density at t - 1: a grid and the weights."""
+    beta, left = DIFFUSION.betas[t - 1], np.prod(1 - DIFFUSION.betas[:t - 1])
+    x = np.linspace(-6, 6, 400_001)
+    prior = sum(stats.norm.pdf(x, np.sqrt(left) * v, np.sqrt(1 - left)) for v in (-0.5, 1.0))
+    weight = prior * stats.norm.pdf(x_t, np.sqrt(1 - beta) * x, np.sqrt(beta))
+    return x, weight / weight.sum()
+
+
+@pytest.mark.checks("eq-reverse-mixture", "one step back, the clean image not known")
+def test_reverse_mixture(agree):
+    """Bayes' rule with the density of $x_{t-1}$ on a grid, for a pixel of two values."""
+    for t in (50, 300, 700, 950):
+        x, weight = one_back(t, 0.2)
+        values, share = world(0.2, t)
+        steps = index(t).expand([2])
+        mean, variance, _ = DIFFUSION.q_posterior_mean_variance(
+            pixel(*values), pixel(0.2, 0.2), steps)
+        mixture = sum(w * stats.norm.cdf(x, m, v**0.5) for w, m, v in zip(
+            share, mean.numpy().ravel(), variance.numpy().ravel(), strict=True))
+        agree(np.cumsum(weight)[::400], mixture[::400], 1e-3)
+
+
+@pytest.mark.checks("eq-reverse-moments", "mean and variance of one step back")
+def test_reverse_moments(agree):
+    """Bayes' rule with the density of $x_{t-1}$ on a grid, for a pixel of two values."""
+    for t in (50, 300, 700, 950):
+        x, weight = one_back(t, 0.2)
+        values, share = world(0.2, t)
+        best = (share * values).sum()
+        spread = (share * (values - best) ** 2).sum()
+        left, before = np.prod(1 - DIFFUSION.betas[:t]), np.prod(1 - DIFFUSION.betas[:t - 1])
+        beta = DIFFUSION.betas[t - 1]
+        mean, variance, _ = DIFFUSION.q_posterior_mean_variance(pixel(best), pixel(0.2), index(t))
+        agree(mean.item(), (weight * x).sum(), 1e-6)
+        formula = variance.item() + before * beta**2 / (1 - left) ** 2 * spread
+        agree(formula / (weight * (x - mean.item()) ** 2).sum(), 1.0, 1e-5)
+
+
 def noised(seed=0):
     """Clean pixels, noise, steps, and the mixture of both that the forward process makes."""
     rng = np.random.default_rng(seed)
@@ -120,6 +170,68 @@ def test_start_from_v(agree):
     agree(DIFFUSION.predict_start_from_v(x_t, t, v), x_0, 1e-6)
 
 
+@pytest.mark.checks("eq-noise-from-v", "noise from $v$")
+def test_noise_from_v(agree):
+    """The noise that was mixed in, at six steps."""
+    x_0, noise, t, x_t = noised()
+    left = np.cumprod(1 - DIFFUSION.betas)[t.numpy()].reshape(-1, 1, 1, 1)
+    v = DIFFUSION.target(x_0, t, noise).numpy()
+    agree(np.sqrt(1 - left) * x_t.numpy() + np.sqrt(left) * v, noise, 1e-5)
+
+
+@pytest.mark.checks("eq-error-forms", "the same error in three forms")
+def test_error_forms(agree):
+    """One wrong image, turned into the noise and the $v$ that belong to the same $x_t$."""
+    x_0, noise, t, x_t = noised()
+    t, x_0, noise, x_t = t[2:], x_0[2:], noise[2:], x_t[2:]  # more noise than float32 rounds
+    left = np.cumprod(1 - DIFFUSION.betas)[t.numpy()].reshape(-1, 1, 1, 1)
+    wrong = -0.5 * x_0 + 0.3
+    wrong_noise = DIFFUSION.predict_noise_from_start(x_t, t, wrong)
+    wrong_v = DIFFUSION.target(wrong, t, wrong_noise)
+    image = (wrong - x_0).square().numpy()
+    agree((1 - left) / left * (wrong_noise - noise).square().numpy() / image, 1 + 0 * left, 1e-3)
+    of_v = (wrong_v - DIFFUSION.target(x_0, t, noise)).square().numpy()
+    agree((1 - left) * of_v / image, 1 + 0 * left, 1e-3)
+
+
+@pytest.mark.checks("eq-loss-minimum", "what a squared error leaves")
+def test_loss_minimum(agree):
+    """SymPy: three targets with unknown probabilities, and any answer."""
+    targets, answer = sympy.symbols("v1:4"), sympy.Symbol("u")
+    one, two = sympy.symbols("p1:3")
+    chances = (one, two, 1 - one - two)
+
+    def mean(f):
+        return sum(p * f(v) for p, v in zip(chances, targets, strict=True))
+
+    best = mean(lambda v: v)
+    agree.exactly(mean(lambda v: (v - answer) ** 2),
+                  mean(lambda v: (v - best) ** 2) + (best - answer) ** 2)
+
+
+@pytest.mark.checks("eq-label-mixture", "density of images whose label is drawn first")
+def test_label_mixture(agree):
+    """Monte Carlo: 200,000 draws of a label and then of a number, counted under six limits."""
+    rng = np.random.default_rng(0)
+    share, centre = np.array([0.2, 0.5, 0.3]), np.array([-2.0, 0.0, 1.0])
+    x = centre[rng.choice(3, 200_000, p=share)] + 0.5 * rng.standard_normal(200_000)
+    for limit in (-2.5, -1.5, -0.5, 0.0, 0.7, 1.5):
+        below = quad(lambda u: (share * stats.norm.pdf(u, centre, 0.5)).sum(), -6, limit)[0]
+        agree.in_mean(x < limit, below)
+
+
+@pytest.mark.checks("eq-label-average", "what is learned from hidden labels")
+def test_label_average(agree):
+    """SymPy: a table of two labels and three targets with unknown probabilities."""
+    table = sympy.Matrix(2, 3, sympy.symbols("p1:7", positive=True))
+    targets = sympy.Matrix(sympy.symbols("v1:4"))
+    total = sum(table)
+    left = (sympy.ones(1, 2) * table * targets)[0] / total
+    right = sum(sum(table.row(y)) / total * (table.row(y) * targets)[0] / sum(table.row(y))
+                for y in range(2))
+    agree.exactly(left, right)
+
+
 @pytest.mark.checks("def-diffusion-loss", "loss of the diffusion model")
 def test_diffusion_loss(agree):
     """Monte Carlo: a network that says 0 pays the mean square of $v$, known for four steps."""
@@ -159,3 +271,85 @@ def test_ddim_sigma(agree):
         alpha, left = np.prod(1 - DIFFUSION.betas[s:t]), np.prod(1 - DIFFUSION.betas[:s])
         precision = alpha / (1 - alpha) + 1 / (1 - left)
         agree((loud - quiet).item(), precision**-0.5, 1e-6)
+
+
+def gaussian_gain(t, s, c):
+    """What a DDIM step multiplies x_t by, for a pixel N(0, c^2) and its best noise."""
+    left = np.prod(1 - DIFFUSION.betas[:t])
+    exact = GaussianDiffusion(DIFFUSION.betas, clip=1e6)
+    gain = np.sqrt(1 - left) / (left * c**2 + 1 - left)
+    return exact.ddim_sample(lambda x, t: float(gain) * x, pixel(1.0), index(t), index(s)).item()
+
+
+@pytest.mark.checks("eq-gaussian-estimates", "best estimates for a normal pixel")
+def test_gaussian_estimates(agree):
+    r"""The mean of $x_0$ and of the noise given $x_t$, by quadrature over $x_0$."""
+    for left in (0.95, 0.5, 0.02):
+        for c, x_t in ((0.5, 0.4), (1.3, -2.0)):
+            a, b = np.sqrt(left), np.sqrt(1 - left)
+
+            def mean(f, a=a, b=b, c=c, x_t=x_t):
+                def joint(x):
+                    return stats.norm.pdf(x, 0, c) * stats.norm.pdf(x_t, a * x, b)
+
+                peak = [a * c**2 * x_t / (a**2 * c**2 + b**2)]
+                parts = [quad(lambda x, g=g: g(x) * joint(x), -12 * c, 12 * c, points=peak,
+                              epsabs=1e-13, limit=200)[0] for g in (f, lambda x: 1.0)]
+                return parts[0] / parts[1]
+
+            variance = left * c**2 + 1 - left
+            agree(a * c**2 / variance * x_t, mean(lambda x: x), 1e-8)
+            agree(b / variance * x_t, mean(lambda x, a=a, b=b, x_t=x_t: (x_t - a * x) / b), 1e-8)
+
+
+@pytest.mark.checks("eq-ddim-deficit", "variance that a DDIM step loses")
+def test_ddim_deficit(agree):
+    """The code's step on a normal pixel, for three widths and four pairs of states."""
+    for c in (0.3, 1.0, 2.0):
+        for t, s in ((300, 100), (700, 650), (900, 200), (999, 500)):
+            then, now = (np.prod(1 - DIFFUSION.betas[:k]) for k in (s, t))
+            loss = then * c**2 + 1 - then
+            loss -= gaussian_gain(t, s, c) ** 2 * (now * c**2 + 1 - now)
+            angle = np.arccos(np.sqrt(now)) - np.arccos(np.sqrt(then))
+            agree(loss, c**2 * np.sin(angle) ** 2 / (now * c**2 + 1 - now), 1e-4)  # of float32
+
+
+@pytest.mark.checks("eq-ddim-shrink", "spread that is left after even DDIM steps")
+def test_ddim_shrink(agree):
+    """The code's loop on a normal pixel of variance 1, with even angles; the limit for 1,000 $n$."""
+    for n in (2, 5, 10, 40):
+        angle = np.linspace(0, np.pi / 2 - 1e-6, n + 1)
+        left = np.cos(angle) ** 2
+        even = GaussianDiffusion(1 - left[1:] / left[:-1], clip=1e9)
+        x = pixel(1.0)
+        for t in range(n - 1, -1, -1):
+            scale = float(np.sin(angle[t + 1]))
+            now, then = (paddle.to_tensor([k]) for k in (t, t - 1))
+            x = even.ddim_sample(lambda x, t, k=scale: k * x, x, now, then)
+        agree(x.item(), np.cos(np.pi / 2 / n) ** n, 1e-3)
+    n = np.arange(1, 1001)
+    over = np.cos(np.pi / 2 / n) ** n - (1 - np.pi**2 / 8 / n)
+    agree(np.minimum(over, 0), 0 * over, 1e-12)
+
+
+@pytest.mark.checks("eq-posterior-precisions", "one step back by adding precisions")
+def test_posterior_precisions(agree):
+    """Bayes' rule on a grid of 400,001 points, at six steps."""
+    for t in STEPS:
+        x_t = noisy(t, 0.75)
+        mean, variance = posterior_by_grid(t, 0.75, x_t)
+        beta, before = DIFFUSION.betas[t - 1], np.prod(1 - DIFFUSION.betas[:t - 1])
+        precision = 1 / (1 - before) + (1 - beta) / beta
+        agree(variance * precision, 1.0, 1e-6)
+        total = np.sqrt(before) * 0.75 / (1 - before) + np.sqrt(1 - beta) * x_t / beta
+        agree(total / precision, mean, 1e-6)
+
+
+@pytest.mark.checks("eq-reverse-stationary", "one step back for a normal pixel of variance 1")
+def test_reverse_stationary(agree):
+    """The code's posterior at the best estimate, at six steps."""
+    for t in STEPS:
+        left = np.prod(1 - DIFFUSION.betas[:t])
+        mean = DIFFUSION.q_posterior_mean_variance(
+            pixel(0.8 * np.sqrt(left)), pixel(0.8), index(t))[0]
+        agree(mean.item(), 0.8 * np.sqrt(1 - DIFFUSION.betas[t - 1]), 1e-6)

@@ -28,6 +28,9 @@ FIGURES = {
     "latent_scatter": lambda: plots.latent_scatter(
         {"a": IMAGES[:, 0, 0, :2], "b": IMAGES[:, 0, 1, :2]}, np.arange(12) % 3, ("0", "1", "零")),
     "latent_plane": lambda: plots.latent_plane(lambda z: np.zeros((len(z), 1, 8, 8)), cells=3),
+    "planes": lambda: plots.planes(
+        {"a": {"points": IMAGES[:, 0, 0, :2]}, "b": {"arrows": (IMAGES[:, 0, 0, :2],) * 2},
+         "c": {"paths": IMAGES[:, 0, :3, :2]}}, limit=2),
     "strip": lambda: plots.strip([IMAGES[:2], IMAGES[2:4], IMAGES[4:6]], ["0", "1", "2"]),
 }
 
@@ -76,6 +79,20 @@ def test_a_loss_curve_keeps_its_level_however_short_it_is():
 def test_every_curve_is_drawn():
     figure = plots.curves(np.arange(3), {str(i): np.arange(3) + i for i in range(9)})
     assert len(figure.axes[0].lines) == 9
+
+
+def test_planes_draw_points_arrows_and_paths_to_their_ends():
+    ways = IMAGES[:, 0, :3, :2]  # 12 states of 3 points
+    at = IMAGES[0, 0, :, :2]
+    figure = plots.planes({"a": {"points": at, "paths": ways}, "b": {"arrows": (at, -at)}}, limit=3)
+    first, second = figure.axes
+    dots, ends = (collection.get_offsets() for collection in first.collections)
+    np.testing.assert_allclose(dots, at)
+    np.testing.assert_allclose(ends, ways[-1])
+    np.testing.assert_allclose([line.get_xydata() for line in first.lines], ways.swapaxes(0, 1))
+    [arrows] = second.collections
+    np.testing.assert_allclose(np.stack([arrows.U, arrows.V], axis=1), -at)
+    assert first.get_xlim() == second.get_ylim() == (-3, 3)
 
 
 def test_tensors_are_drawn_as_arrays():

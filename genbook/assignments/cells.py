@@ -1,0 +1,95 @@
+"""The cells of an assignment: text, given code, answers, questions and tests."""
+
+import textwrap
+
+from .sources import BEGIN, END, standalone
+
+HIDDEN = "### BEGIN HIDDEN TESTS", "### END HIDDEN TESTS"  # the grading tool's own words
+
+SETUP = """\
+import warnings
+
+warnings.filterwarnings("ignore", "No ccache found")
+warnings.filterwarnings("ignore", "When training, we now always track")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import paddle
+import paddle.nn as nn
+import paddle.nn.functional as F
+
+"""
+
+
+def text(name, source):
+    """A passage to read."""
+    return _cell("markdown", name, source, locked=True)
+
+
+def given(name, source, folded=False):
+    """Code that is run and not changed; folded, where it need not be read."""
+    return _cell("code", name, source, locked=True, folded=folded)
+
+
+def setup():
+    """What every assignment begins with: imports, the digits, a training loop, a figure."""
+    lab = standalone(*(f"genbook.assignments.lab.{n}" for n in ("digits", "fit", "show")))
+    head = set(SETUP.splitlines())
+    lines = [line for line in lab.splitlines() if not line.startswith("import ") or line not in head]
+    return given("setup", SETUP + "\n".join(lines), folded=True)
+
+
+def answer(name, source):
+    """Code to be written where the source has a marked solution."""
+    return _cell("code", name, f"# Answer: {name}\n{source}", solution=True)
+
+
+def drawing(name, points, solution):
+    """Code to be written that a person grades, for its figure."""
+    source = f"# Answer: {name}\n{_solution(solution)}"
+    return _cell("code", name, source, solution=True, points=points)
+
+
+def question(name, points, asked, solution):
+    """A question to be answered in words, which a person grades: two cells."""
+    source = f"<!-- Answer: {name} -->\n{_solution(solution)}"
+    return [
+        text(f"{name}-question", f"**Question ({points} points).** {asked.strip()}"),
+        _cell("markdown", name, source, solution=True, points=points),
+    ]
+
+
+def test(name, points, needs, calls, hidden="", value=None):
+    """A check of the answers, with points.
+
+    It stands in a function, so that its helpers neither replace the student's names nor can be
+    replaced. needs: the names of the package that it carries. calls: the lines that run it;
+    hidden: lines that the student's copy does not have. value: an expression for the points
+    where some may be given, else all are for getting this far.
+    """
+    body = standalone(*needs) + "\n" + calls.strip() + "\n"
+    if hidden:
+        body += f"{HIDDEN[0]}\n{hidden.strip()}\n{HIDDEN[1]}\n"
+    body += f"return {value or points}  # points"
+    source = "def check():\n" + textwrap.indent(body, "    ") + "\n\n\ncheck()"
+    return _cell("code", name, source, locked=True, points=points, folded=True)
+
+
+def _solution(source):
+    return f"{BEGIN}\n{source.strip()}\n{END}"
+
+
+def _cell(kind, name, source, *, locked=False, solution=False, points=None, folded=False):
+    nbgrader = {
+        "schema_version": 3, "grade_id": name, "grade": points is not None, "locked": locked,
+        "solution": solution, "task": False,
+    }  # fmt: skip
+    if points is not None:
+        nbgrader["points"] = points
+    metadata = {"nbgrader": nbgrader}
+    if folded:
+        metadata["jupyter"] = {"source_hidden": True}
+    cell = {"cell_type": kind, "id": name, "metadata": metadata, "source": source.strip()}
+    if kind == "code":
+        cell |= {"execution_count": None, "outputs": []}
+    return cell

@@ -1,0 +1,247 @@
+from itertools import product
+
+import numpy as np
+import paddle
+import pytest
+import sympy
+from genbook.diffusion import GaussianDiffusion, cosine_beta_schedule
+from numpy.polynomial.hermite_e import hermegauss
+from scipy import stats
+from scipy.integrate import quad
+
+log_normal = stats.norm.logpdf
+NODE, WEIGHT = hermegauss(12)
+WEIGHT = WEIGHT / WEIGHT.sum()  # of a standard normal variable
+
+
+def divergence(m1, s1, m2, s2):
+    """KL of two normal distributions on a line, its definition by quadrature."""
+    def integrand(x):
+        log_p = log_normal(x, m1, s1)
+        return np.exp(log_p) * (log_p - log_normal(x, m2, s2))
+
+    return quad(integrand, m1 - 10 * s1, m1 + 10 * s1, epsabs=1e-12)[0]
+
+
+def chain(seed):
+    """Three states, T = 3: the paths with q(x_1, x_2, x_3 | x_0) and p(x_0, ..., x_3)."""
+    rng = np.random.default_rng(seed)
+    q = rng.dirichlet(np.ones(3), (3, 3))  # q[t - 1][x_{t-1}][x_t]
+    p = rng.dirichlet(np.ones(3), (3, 3))  # p[t - 1][x_t][x_{t-1}]
+    start = rng.dirichlet(np.ones(3))  # p(x_3)
+    of_q, of_p = np.zeros([3] * 4), np.zeros([3] * 4)
+    for a, b, c, d in product(range(3), repeat=4):
+        of_q[a, b, c, d] = q[0, a, b] * q[1, b, c] * q[2, c, d]
+        of_p[a, b, c, d] = start[d] * p[2, d, c] * p[1, c, b] * p[0, b, a]
+    return of_q, of_p, start, p
+
+
+def bounds(of_q, of_p):
+    """The mean of log q / p over the paths from each x_0: [3]."""
+    return (of_q * np.log(of_q / of_p)).sum(axis=(1, 2, 3))
+
+
+@pytest.mark.checks("eq-diffusion-bound", "bound on the evidence of a diffusion model")
+def test_diffusion_bound(agree):
+    """All paths of a chain of three states: never too low, and exact for the right $q$."""
+    for seed in range(20):
+        of_q, of_p, _, _ = chain(seed)
+        surprise = -np.log(of_p.sum(axis=(1, 2, 3)))
+        agree(np.maximum(0, surprise - bounds(of_q, of_p)), np.zeros(3), 1e-12)
+        posterior = of_p / of_p.sum(axis=(1, 2, 3), keepdims=True)
+        agree(bounds(posterior, of_p), surprise, 1e-12)
+
+
+@pytest.mark.checks("eq-bound-terms", "the bound as a sum of three terms")
+def test_bound_terms(agree):
+    """All paths of a chain of three states, every probability counted from the paths."""
+    for seed in range(20):
+        of_q, of_p, start, p = chain(seed)
+        for x_0 in range(3):
+            path = of_q[x_0]  # [x_1, x_2, x_3]
+            last = path.sum(axis=(0, 1))
+            total = (last * np.log(last / start)).sum()
+            for t, pair in ((2, path.sum(axis=2)), (3, path.sum(axis=0))):  # [x_{t-1}, x_t]
+                at_t = pair.sum(axis=0)
+                back = pair / at_t
+                total += (at_t * (back * np.log(back / p[t - 1].T)).sum(axis=0)).sum()
+            total -= (path.sum(axis=(1, 2)) * np.log(p[0, :, x_0])).sum()
+            agree(total, bounds(of_q, of_p)[x_0], 1e-12)
+
+
+@pytest.mark.checks("eq-bound-prior", "prior term")
+def test_bound_prior(agree):
+    """The definition of the divergence by quadrature, for images of three pixels."""
+    x_0 = np.array([-1.0, 0.3, 0.8])
+    for left in (0.4, 0.05, 1e-3):
+        each = [divergence(np.sqrt(left) * x, np.sqrt(1 - left), 0, 1) for x in x_0]
+        formula = (left * (x_0**2).sum() - 3 * (left + np.log(1 - left))) / 2
+        agree(formula, sum(each), 1e-9)
+
+
+@pytest.mark.checks("eq-bound-means", "divergence of one step")
+def test_bound_means(agree):
+    """The definition of the divergence by quadrature, between the code's posteriors."""
+    diffusion = GaussianDiffusion(cosine_beta_schedule(20), clip=10)
+    for step in (2, 5, 12, 20):
+        t = paddle.to_tensor([step - 1])
+        x_0, guess, x_t = (paddle.full([1, 1, 1, 1], value) for value in (0.7, -0.2, 0.4))
+        mean, variance, _ = (a.item() for a in diffusion.q_posterior_mean_variance(x_0, x_t, t))
+        noise = diffusion.predict_noise_from_start(x_t, t, guess)
+        other = diffusion.p_mean_variance(lambda x, t, e=noise: e, x_t, t)[0].item()
+        formula = (mean - other) ** 2 / (2 * variance)
+        agree(divergence(mean, variance**0.5, other, variance**0.5) / formula, 1.0, 1e-6)
+
+
+ALPHA, BEFORE, ERROR = sympy.symbols("alpha bar_before error", positive=True)
+AFTER = ALPHA * BEFORE  # alpha-bar of step t; BEFORE is that of step t - 1
+RATIO_BEFORE, RATIO = BEFORE / (1 - BEFORE), AFTER / (1 - AFTER)
+VARIANCE = 1 / (ALPHA / (1 - ALPHA) + 1 / (1 - BEFORE))  # precisions add
+# The posterior mean moves with x_0 by its precision's share; ERROR is |x_0 - estimate|^2.
+TERM = (VARIANCE * sympy.sqrt(BEFORE) / (1 - BEFORE)) ** 2 * ERROR / (2 * VARIANCE)
+
+
+@pytest.mark.checks("eq-bound-step", "divergence of one step by the image's error")
+def test_bound_step(agree):
+    """SymPy, from the precisions of the step and of what is known before it."""
+    agree.exactly((RATIO_BEFORE - RATIO) * ERROR / 2, TERM)
+
+
+@pytest.mark.checks("eq-bound-eps", "divergence of one step by the noise's error")
+def test_bound_eps(agree):
+    """SymPy, from the precisions of the step and of what is known before it."""
+    of_noise = AFTER * ERROR / (1 - AFTER)  # x_0 and the noise share one x_t
+    agree.exactly((RATIO_BEFORE / RATIO - 1) * of_noise / 2, TERM)
+
+
+@pytest.mark.checks("eq-bound-v", "divergence of one step by the error of $v$")
+def test_bound_v(agree):
+    """SymPy, from the precisions of the step and of what is known before it."""
+    shift, a, b = sympy.sqrt(ERROR), sympy.sqrt(AFTER), sympy.sqrt(1 - AFTER)
+    of_v = (a * (-a * shift / b) - b * shift) ** 2  # v = a eps - b x_0, both moved
+    agree.exactly((1 - ALPHA) * RATIO_BEFORE * of_v / 2, TERM)
+
+
+@pytest.mark.checks("eq-simple-weights", "losses as errors of $v$")
+def test_simple_weights(agree):
+    """Errors of the code's image and noise for right and wrong $v$, at five steps."""
+    diffusion = GaussianDiffusion(cosine_beta_schedule(1000), prediction="v")
+    t = paddle.to_tensor([0, 100, 500, 800, 950])
+    rng = np.random.default_rng(0)
+    x_t, v, wrong = (
+        paddle.to_tensor(rng.standard_normal((5, 1, 1, 1)).astype("float32")) for _ in range(3))
+    left = np.cumprod(1 - cosine_beta_schedule(1000))[t.numpy()]
+    starts = [diffusion.predict_start_from_v(x_t, t, u) for u in (v, wrong)]
+    noises = [diffusion.predict_noise_from_start(x_t, t, x) for x in starts]
+    square = (v - wrong).square().numpy().ravel()
+    agree((starts[0] - starts[1]).square().numpy().ravel() / square, 1 - left, 1e-5)
+    # From the image, the noise at the first step is known to three digits only in float32.
+    agree((noises[0] - noises[1]).square().numpy().ravel()[1:] / square[1:], left[1:], 1e-4)
+
+
+@pytest.mark.checks("eq-bound-total", "the bound as a sum of errors of $v$")
+def test_bound_total(agree):
+    r"""The three terms for one pixel and $T = 6$: Gauss-Hermite, KL by quadrature, SciPy."""
+    diffusion = GaussianDiffusion(cosine_beta_schedule(6), prediction="v", clip=1e6)
+    left, betas, x_0 = diffusion.alphas_cumprod, diffusion.betas, 0.7
+
+    def network(x, t):
+        return 0.3 * x - 0.1
+
+    total = divergence(np.sqrt(left[-1]) * x_0, np.sqrt(1 - left[-1]), 0, 1)
+    formula = total + 0.5 * np.log(2 * np.pi * (1 - left[0]))
+    for i in range(6):
+        x_t = np.sqrt(left[i]) * x_0 + np.sqrt(1 - left[i]) * NODE
+        v = np.sqrt(left[i]) * NODE - np.sqrt(1 - left[i]) * x_0
+        weight = 0.5 if i == 0 else 0.5 * betas[i] * left[i - 1] / (1 - left[i - 1])
+        formula += weight * (WEIGHT * (v - network(x_t, i)) ** 2).sum()
+        column = paddle.to_tensor(x_t, dtype="float32").reshape([-1, 1, 1, 1])
+        t = paddle.full([len(NODE)], i, dtype="int64")
+        mean, variance, _, start = diffusion.p_mean_variance(network, column, t)
+        if i == 0:
+            each = -log_normal(x_0, start.numpy().ravel(), np.sqrt(1 - left[0]))
+        else:
+            target = diffusion.q_posterior_mean_variance(
+                paddle.full_like(column, x_0), column, t)[0]
+            scale = np.sqrt(variance.numpy().ravel()[0])
+            means = zip(target.numpy().ravel(), mean.numpy().ravel(), strict=True)
+            each = [divergence(a, scale, b, scale) for a, b in means]
+        total += (WEIGHT * each).sum()
+    agree(formula, total, 1e-4)
+
+
+@pytest.mark.checks("eq-bound-variance", "divergence of one step for another variance")
+def test_bound_variance(agree):
+    """The definition of the divergence by quadrature, for three variances at four steps."""
+    diffusion = GaussianDiffusion(cosine_beta_schedule(20))
+    left, error = diffusion.alphas_cumprod, 0.9
+    ratio = left / (1 - left)
+    for i in (1, 4, 11, 18):
+        posterior = diffusion.posterior_variance[i]
+        shift = diffusion.posterior_mean_coef1[i] * error
+        for variance in (posterior, diffusion.betas[i], 3 * posterior):
+            r = posterior / variance
+            formula = 0.5 * (r - 1 - np.log(r)) + r / 2 * (ratio[i - 1] - ratio[i]) * error**2
+            agree(divergence(0, posterior**0.5, shift, variance**0.5) / formula, 1.0, 1e-7)
+
+
+@pytest.mark.checks("eq-gaussian-error", "error of the best estimate of a normal pixel")
+def test_gaussian_error(agree):
+    """SymPy: what a linear regression of $x_0$ on $x_t$ leaves of its variance."""
+    c, left = sympy.symbols("c left", positive=True)
+    covariance, variance = sympy.sqrt(left) * c**2, left * c**2 + 1 - left
+    agree.exactly(c**2 / (1 + c**2 * left / (1 - left)), c**2 - covariance**2 / variance)
+
+
+@pytest.mark.checks("eq-bound-draws", "a weighted sum as a mean over drawn steps")
+def test_bound_draws(agree):
+    """Monte Carlo: 200,000 draws of five steps, against the sum."""
+    rng = np.random.default_rng(0)
+    weight, error = np.array([0.5, 0.6, 0.2, 0.05, 0.01]), np.array([0.9, 0.5, 0.1, 0.2, 0.3])
+    t = rng.choice(5, 200_000, p=weight / weight.sum())
+    noisy = error[t] * rng.standard_normal(len(t)) ** 2
+    agree.in_mean(weight.sum() * noisy, (weight * error).sum())
+
+
+@pytest.mark.checks("eq-dequantisation", "from a density to the probability of a level")
+def test_dequantisation(agree):
+    """Both sides by quadrature, for the 256 levels of a pixel; equal for an even density."""
+    h = 2 / 256
+    bent = stats.truncnorm(-3, 5, loc=-0.25, scale=0.25)
+    for density, exact in ((bent.pdf, False), (lambda x: 0.5, True)):
+        for k in range(0, 256, 15):
+            chance = quad(density, h * k - 1, h * (k + 1) - 1, epsabs=1e-14)[0]
+            mean = quad(lambda u, k=k, p=density: -np.log2(p(h * (k + u) - 1)), 0, 1)[0]
+            over = mean + np.log2(1 / h) + np.log2(chance)
+            agree(over if exact else min(0.0, over), 0.0, 1e-9)
+
+
+@pytest.mark.checks("eq-bound-ho", "weight of the noise's error as first published")
+def test_bound_ho(agree):
+    """SymPy, all three forms."""
+    ho = (1 - ALPHA) ** 2 / (2 * VARIANCE * ALPHA * (1 - AFTER))
+    agree.exactly(ho, (1 - ALPHA) / (2 * ALPHA * (1 - BEFORE)))
+    agree.exactly(ho, (RATIO_BEFORE / RATIO - 1) / 2)
+
+
+@pytest.mark.checks("eq-bound-label", "bound through the true label alone")
+def test_bound_label(agree):
+    """Three classes of normal images on a line, at 200 random images: never too low."""
+    rng = np.random.default_rng(0)
+    share, centre = np.array([0.2, 0.5, 0.3]), np.array([-2.0, 0.0, 1.0])
+    for _ in range(200):
+        y = rng.choice(3, p=share)
+        x = centre[y] + rng.standard_normal()
+        each = np.log(share) + log_normal(x, centre, 1)
+        agree(max(0.0, -np.log(np.exp(each).sum()) + each[y]), 0.0, 1e-12)
+
+
+@pytest.mark.checks("eq-bound-integral", "the bound of a normal pixel in the limit")
+def test_bound_integral(agree):
+    """Quadrature, and the mutual information from the entropies of $x_t$."""
+    for c in (0.3, 1.0, 2.0):
+        for end in (0.5, 20.0, 300.0):
+            integral = quad(lambda u, c=c: c**2 / (1 + c**2 * u), 0, end, epsabs=1e-12)[0] / 2
+            scaled = stats.norm(0, np.sqrt(1 + end * c**2)).entropy()
+            agree(np.log(1 + c**2 * end) / 2, integral, 1e-9)
+            agree(integral, scaled - stats.norm(0, 1).entropy(), 1e-9)
