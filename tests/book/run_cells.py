@@ -56,7 +56,7 @@ def change_package(scale):
     from genbook import augment, cpu, metrics, train, unet
 
     fit = train.fit
-    train.fit = lambda *args, steps, **kwargs: fit(*args, steps=max(1, round(steps * scale)), **kwargs)
+    train.fit = lambda *args, steps, **kw: fit(*args, steps=max(1, round(steps * scale)), **kw)
     cpu.use_onednn = lambda: None  # as in a notebook: the same numbers to the last bit
     augment.ENOUGH = 3_000
     shrink(unet.UNet)
