@@ -334,7 +334,9 @@ class _Finder(ast.NodeVisitor):
             base = self._target(node.value)
             if isinstance(base, Submodule):
                 name = f"{base.module}.{node.attr}"
-                return Submodule(name) if name in fingerprint.SOURCES else Global(base.module, node.attr)
+                if name in fingerprint.SOURCES:
+                    return Submodule(name)
+                return Global(base.module, node.attr)
         return None
 
     def visit_Name(self, node):

@@ -136,14 +136,16 @@ class C(Base):
 
 def test_a_piece_of_a_function_is_not_run(modules):
     modules(a="def f(x):\n    y = x + 1\n    return y\n")
-    notebook = standalone(["from genbook.a import f\ny = f(1)", Shown("genbook.a", "    y = x + 1")])
+    shown = Shown("genbook.a", "    y = x + 1")
+    notebook = standalone(["from genbook.a import f\ny = f(1)", shown])
     assert notebook.cells[1] == ""
     assert run(notebook)["y"] == 2
 
 
 def test_equal_names_do_not_clash(modules):
     modules(
-        a="import time\n\n\ndef _help():\n    return 'a'\n\n\ndef a():\n    return _help(), time.time() > 0\n",
+        a="import time\n\n\ndef _help():\n    return 'a'\n\n\n"
+          "def a():\n    return _help(), time.time() > 0\n",
         b="from time import time\n\nscale = 3\n\n\ndef _help():\n    return f'b{scale}'\n\n\n"
           "def b():\n    return _help(), time() > 0\n",
     )
