@@ -6,19 +6,14 @@ from .sources import BEGIN, END, standalone
 
 HIDDEN = "### BEGIN HIDDEN TESTS", "### END HIDDEN TESTS"  # the grading tool's own words
 
-SETUP = """\
-import warnings
-
-warnings.filterwarnings("ignore", "No ccache found")
-warnings.filterwarnings("ignore", "When training, we now always track")
-
+IMPORTS = """\
 import matplotlib.pyplot as plt
 import numpy as np
 import paddle
 import paddle.nn as nn
 import paddle.nn.functional as F
-
 """
+CARRIED = ("data.load", "train.fit", "plots.image_rows", "plots.loss_curves")
 
 
 def text(name, source):
@@ -32,11 +27,9 @@ def given(name, source, folded=False):
 
 
 def setup():
-    """What every assignment begins with: imports, the digits, a training loop, a figure."""
-    lab = standalone(*(f"genbook.assignments.lab.{n}" for n in ("digits", "fit", "show")))
-    head = set(SETUP.splitlines())
-    lines = [line for line in lab.splitlines() if not line.startswith("import ") or line not in head]
-    return given("setup", SETUP + "\n".join(lines), folded=True)
+    """What every assignment begins with: imports, the digits, a training loop, figures."""
+    helpers = standalone(*(f"genbook.{name}" for name in CARRIED))
+    return given("setup", f"{helpers}\n\n{IMPORTS}", folded=True)
 
 
 def answer(name, source):

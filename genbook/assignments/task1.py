@@ -48,12 +48,11 @@ $28 \times 28$ gets a code of $32 \times 7 \times 7$.
         text("shapes-intro", "## Watch the shapes\n\nOne digit goes through the network, layer by "
              "layer."),
         given("shapes", """
-images, labels = digits("train")
-test_images, test_labels = digits("test")
+digits, test = load("digits"), load("digits", "test")
 
 network = AutoEncoder(in_channels=1)
 network.eval()
-h = paddle.to_tensor(images[:1])
+h = paddle.to_tensor(digits.images[:1])
 print(f"{'image':18s}", h.shape)
 for layer in [*network.encoder, *network.decoder]:
     h = layer(h)
@@ -75,11 +74,10 @@ def mean_squared_error(model, x):
 
 paddle.seed(0)
 model = AutoEncoder(in_channels=1)
-losses = fit(model, mean_squared_error, images, steps=300)
-plt.plot(losses)
-plt.xlabel("step")
-plt.ylabel("loss")
-plt.show()
+history = fit(
+    model, mean_squared_error, digits.images, steps=300, batch_size=64, lr=2e-3
+)
+loss_curves(history, ylabel="mean squared error")
 """),
         test("reconstruction", 3,
              [f"{CHECKS}.{n}" for n in ("check_encoder", "check_decoder", "check_reconstruction")],
@@ -87,19 +85,17 @@ plt.show()
 assert isinstance(model, AutoEncoder), "model is no AutoEncoder"
 check_encoder(AutoEncoder)
 check_decoder(AutoEncoder)
-error = check_reconstruction(model, test_images)
+error = check_reconstruction(model, test.images)
 print(f"mean squared error on new images: {error:.4f}")
 """),
         text("compare-intro", "## Compare"),
         given("compare-figure", """
 with paddle.no_grad():
-    decoded = model(paddle.to_tensor(test_images[:12])).numpy()
-    codes = model.encode(paddle.to_tensor(images))
-    spread = codes.std(axis=0)
-    random_codes = codes.mean(axis=0) + spread * paddle.randn([12, *spread.shape])
-    from_random = model.decode(random_codes).numpy()
-original = test_images[:12]
-show({"original": original, "decoded": decoded, "from random codes": from_random})
+    decoded = model(paddle.to_tensor(test.images[:10]))
+    codes = model.encode(paddle.to_tensor(digits.images))
+    mean, spread = codes.mean(axis=0), codes.std(axis=0)
+    random = model.decode(mean + spread * paddle.randn([10, *mean.shape]))
+image_rows({"original": test.images[:10], "decoded": decoded, "random codes": random})
 """),
         *question("compare", 3, """
 What is lost between the original and the decoded digits? The last row is decoded from random codes with

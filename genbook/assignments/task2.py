@@ -14,7 +14,7 @@ IMPROVED = f"""\
 paddle.seed(0)
 latent_dim = 16
 improved = VAE(hidden=(512, 512, 256), latent_dim=latent_dim)
-fit(improved, vae_loss, images, steps=3000)
+fit(improved, vae_loss, digits.images, steps=3000, batch_size=64, lr=2e-3)
 {END}
 """
 
@@ -85,20 +85,19 @@ would be N(0, I) whatever the image, and the decoder could only give the mean im
              "functions."),
         given("vae", rest),
         given("baseline", """
-images, labels = digits("train")
-test_images, test_labels = digits("test")
+digits, test = load("digits"), load("digits", "test")
 
 
 def squared_error_loss(model, x):
-    return vae_loss(model, x, squared_error)
+    return vae_loss(model, x, pixel_loss=squared_error)
 
 
 paddle.seed(0)
 baseline = VAE(hidden=(400,), latent_dim=20)
-fit(baseline, squared_error_loss, images, steps=500)
+history = fit(baseline, squared_error_loss, digits.images, steps=500)
 with paddle.no_grad():
-    drawn = baseline.decode(paddle.randn([12, 20])).numpy()
-show({"real": test_images[:12], "drawn by the baseline": drawn})
+    drawn = baseline.decode(paddle.randn([10, 20]))
+image_rows({"real": test.images[:10], "baseline": drawn})
 """),
         text("c", f"""
 ## (c) Improve it
@@ -127,16 +126,15 @@ line for the leaderboard of your class.
 """),
         answer("improve", IMPROVED),
         test("improve-test", POINTS,
-             ["genbook.assignments.lab.digits", "genbook.assignments.lab.train_judge",
+             ["genbook.data.load", "genbook.assignments.judge.train_quickly",
               *(f"{SAMPLES}.{n}" for n in ("score_samples", "points", "leaderboard_line"))], """
 decode, width = improved.decode, latent_dim
-real, labels = digits("train")
-new, _ = digits("test")
-judge = train_judge(real, labels)
-score = score_samples(decode, width, judge, real, new)
+digits, test = load("digits"), load("digits", "test")
+judge = train_quickly(digits)
+score = score_samples(decode, width, judge, digits.images, test.images)
 print(leaderboard_line(score))
 """, f"""
-score = score_samples(decode, width, judge, real, new, {hidden[0]})
+score = score_samples(decode, width, judge, digits.images, test.images, {hidden[0]})
 print(leaderboard_line(score, "with the seed of the grading"))
 """, f"points(score, {POINTS})"),
         text("codes-intro", r"""
@@ -156,16 +154,16 @@ codes, planes = {}, {}
 for name, loss in {"VAE": vae_loss, "autoencoder": autoencoder_loss}.items():
     paddle.seed(0)
     planes[name] = VAE(hidden=(200,), latent_dim=2)
-    fit(planes[name], loss, images, steps=1000)
+    fit(planes[name], loss, digits.images, steps=1000, name=name)
     with paddle.no_grad():
-        codes[name] = planes[name].encode(paddle.to_tensor(test_images))[0].numpy()
+        codes[name] = planes[name].encode(paddle.to_tensor(test.images))[0].numpy()
 """),
         text("figure-question", "**Figure (4 points).** Draw both sets of codes side by side, coloured by "
-             "`test_labels`, with the scale of the axes to be read."),
+             "`test.labels`, with the scale of the axes to be read."),
         drawing("figure", 4, """
 figure, axes = plt.subplots(1, 2, figsize=(10, 4))
 for ax, (name, z) in zip(axes, codes.items()):
-    points = ax.scatter(z[:, 0], z[:, 1], c=test_labels, cmap="tab10", s=8)
+    points = ax.scatter(z[:, 0], z[:, 1], c=test.labels, cmap="tab10", s=8)
     ax.set_title(name)
 figure.colorbar(points, ax=axes)
 plt.show()
