@@ -154,6 +154,14 @@ def test_equal_names_do_not_clash(modules):
     assert run(notebook)["y"] == (("a", True), ("b3", True))
 
 
+def test_the_same_import_in_other_words_is_no_clash(modules):
+    modules(a="import os.path as path\n\n\ndef f():\n    return path.sep\n")
+    shown = Shown("genbook.a", "def f():\n    return path.sep")
+    notebook = standalone(["from os import path\nfrom genbook.a import f", shown, "y = f()"])
+    assert notebook.cells[1] == shown.text
+    assert run(notebook)["y"]
+
+
 def test_modules_and_other_names_are_followed(modules):
     modules(
         tools="X = 4\n\n\ndef draw(n):\n    return n * X\n",
