@@ -60,7 +60,7 @@ def test(name, points, needs, calls, hidden="", value=None):
     hidden: lines that the student's copy does not have. value: an expression for the points
     where some may be given, else all are for getting this far.
     """
-    body = standalone(*needs) + "\n" + calls.strip() + "\n"
+    body = (standalone(*needs) + "\n" if needs else "") + calls.strip() + "\n"
     if hidden:
         body += f"{HIDDEN[0]}\n{hidden.strip()}\n{HIDDEN[1]}\n"
     body += f"return {value or points}  # points"

@@ -9,7 +9,7 @@ from .compare import Wrong, array, call
 
 # One fifth of the points for each that is reached, by the legibility of the samples as a share
 # of that of real images.
-THRESHOLDS = (0.35, 0.45, 0.55, 0.65, 0.75)
+THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
 MIN_ENTROPY = 0.9  # of the classes; real images have 1.0
 MAX_COPIES = 0.2  # the share of samples nearer to a training image than 99% of test images
 

@@ -17,9 +17,9 @@ nbgrader = pytest.importorskip(
     "nbgrader", reason="needs nbgrader: pip install 'genbook[grading]'"
 )
 
-from genbook.assignments import cells as make  # noqa: E402
-from genbook.assignments.build import course, run, write_notebook  # noqa: E402
-from genbook.assignments.grade import grade  # noqa: E402
+from genbook.assignments import cells as make
+from genbook.assignments.build import course, run, write_notebook
+from genbook.assignments.grade import grade
 
 RIGHT = "# Answer: double\ndef double(x):\n    return 2 * x"
 WHY = "<!-- Answer: why -->\nBecause."
@@ -238,7 +238,8 @@ def test_handed_in_twice(mini, tmp_path):
     (tmp_path / "both").mkdir()
     (tmp_path / "both/mini.ipynb").write_text(json.dumps(answered(release)))
     path = grade(tmp_path, out, report=lambda line: None)
-    rows = [row for row in csv.DictReader(open(path, encoding="utf-8")) if row["student"] == "both"]
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["student"] == "both"]
     assert [row["score"] for row in rows] == ["0.0"] and "more than once" in rows[0]["reason"]
 
 

@@ -1,14 +1,13 @@
 """The lab's own tasks through nbgrader, from the built course to the exported CSV."""
 
 import csv
-import json
 
 import pytest
 
 pytest.importorskip("nbgrader", reason="needs nbgrader: pip install 'genbook[grading]'")
 
-from genbook.assignments.build import TASKS, build  # noqa: E402
-from genbook.assignments.grade import grade  # noqa: E402
+from genbook.assignments.build import TASKS, build
+from genbook.assignments.grade import grade
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ function written out. Every mistake is tried on several inputs.
 """
 
 import inspect
+from statistics import NormalDist
 
 import numpy as np
 import paddle
@@ -20,6 +21,7 @@ from genbook.check.diffusion import (
     check_q_posterior_mean_variance,
     check_q_sample,
 )
+from genbook.check.samples import leaderboard_line, points, score_samples
 from genbook.check.vae import check_gaussian_kl, check_reparameterize
 
 SEEDS = range(5)
@@ -143,8 +145,8 @@ ENCODER_MISTAKES = {
     "is padding=1 missing?": ("nn.Conv2D(16, 32, 3, stride=1, padding=1)", "nn.Conv2D(16, 32, 3)"),
     "with in_channels=1": (FIRST_CONV, "nn.Conv2D(3, 16, 3, padding=1)"),
     "gives 48 channels, expected 32": (
-        "nn.Conv2D(16, 32, 3, stride=1, padding=1),  # [N, 32, H/2, W/2]\n            nn.ReLU(),"
-        "\n            nn.BatchNorm2D(32),",
+        ("nn.Conv2D(16, 32, 3, stride=1, padding=1),  # [N, 32, H/2, W/2]\n            nn.ReLU(),"
+         "\n            nn.BatchNorm2D(32),"),
         "nn.Conv2D(16, 48, 3, padding=1), nn.ReLU(), nn.BatchNorm2D(48),",
     ),
     "the encoder gives the shape": (POOL.format(32, 4, 4), POOL.format(32, 4, 4) + "nn.Flatten(),"),
@@ -422,6 +424,70 @@ def test_samples_that_look_like_images():
     ]:
         with pytest.raises(Wrong, match=says):
             check_diffusion_samples(samples, images)
+
+
+# --- the improved VAE ---------------------------------------------------------------------------
+
+class OneBright:
+    """Judges images of one row of K pixels: the brightest is the class, its brightness how sure."""
+
+    def probabilities(self, images):
+        pixels = np.asarray(images).reshape(len(images), -1)
+        rest = (1 - pixels.max(1, keepdims=True)) / (pixels.shape[1] - 1)
+        return np.where(pixels == pixels.max(1, keepdims=True), pixels, rest)
+
+
+def bright(classes, sure, k=10):
+    """Images [N, 1, 1, K] of these classes, of which the judge is so sure."""
+    images = np.zeros((len(classes), 1, 1, k), "float32")
+    images[np.arange(len(classes)), 0, 0, classes] = sure
+    return images
+
+
+REAL = bright(np.arange(400) % 10, np.linspace(0.8, 1, 400))  # half of them are legible
+
+
+def decoder(legible, classes=10):
+    """A decoder that makes such a share of legible images: z_1 gives the class, z_2 how sure."""
+    cut = NormalDist().inv_cdf(legible)
+
+    def decode(z):
+        z = z.numpy()
+        which = (np.abs(z[:, 0]) * 997 % classes).astype(int)
+        return paddle.to_tensor(bright(which, np.where(z[:, 1] < cut, 0.95, 0.7)))
+
+    return decode
+
+
+TRAINING = bright(np.arange(400) % 10, np.linspace(0.5, 0.9, 400))
+
+
+def score(decode):
+    return score_samples(decode, 2, OneBright(), TRAINING, REAL, seed=3)
+
+
+@pytest.mark.parametrize("legible, most", [(0.1, 0), (0.17, 2), (0.22, 4), (0.27, 6), (0.33, 8), (0.4, 10)])
+def test_points_follow_the_legibility_as_a_share_of_that_of_real_images(legible, most, monkeypatch):
+    monkeypatch.setattr("genbook.check.samples.MAX_COPIES", 1.0)
+    found = score(decoder(legible))
+    np.testing.assert_allclose(found["share"], legible / 0.5, atol=0.03)
+    assert points(found, 10) == most
+    assert leaderboard_line(found, "Ada").startswith(f"| Ada | {found['share']:.1%} |")
+
+
+def test_samples_that_get_no_points():
+    chance = np.random.default_rng(0)
+    for decode, says in [
+        (lambda z: paddle.zeros([len(z), 1, 2, 5]), "has the shape"),
+        (lambda z: decoder(0.5)(z) * 2, "images are in"),
+        (lambda z: decoder(0.5)(z) * float("nan"), "images are in"),
+        (lambda z: paddle.to_tensor(chance.random((len(z), 1, 1, 10), "float32")), "or on chance"),
+        (decoder(0.5, classes=3), "some digits hardly occur"),
+        (lambda z: paddle.to_tensor(TRAINING[(z.numpy()[:, 0] * 1e5).astype(int) % 400]), "are copies"),
+        (lambda z: None, "returns nothing"),
+    ]:
+        with pytest.raises(Wrong, match=says):
+            score(decode)
 
 
 # --- as a student calls them --------------------------------------------------------------------
