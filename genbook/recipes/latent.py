@@ -13,7 +13,7 @@ from . import steps_for
 
 
 def train_first_stage(data, steps=None, seed=0):
-    """A VAE without labels whose KL divergence counts a quarter: codes that say more."""
+    """A VAE without labels whose KL divergence counts a quarter."""
     paddle.seed(seed)
     model = VAE(data.images.shape[1:], hidden=(512, 512, 256), latent_dim=16)
     history = fit(
