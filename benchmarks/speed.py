@@ -98,13 +98,19 @@ def torch_steps(name):
 
 
 def measure(functions, turns, calls=3):
-    """The median seconds of each function; they take turns of `calls` calls."""
+    """The median seconds of each function; they take turns of `calls` calls.
+
+    The threads of one library go on spinning for a while after its last call, on the cores that
+    the other one now wants. So each turn begins with a pause and a call that does not count.
+    """
     for function in functions:
         for _ in range(3):
             function()
     seconds = [[] for _ in functions]
     for _ in range(turns):
         for function, times in zip(functions, seconds, strict=True):
+            time.sleep(0.3)
+            function()
             start = time.perf_counter()
             for _ in range(calls):
                 function()

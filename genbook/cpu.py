@@ -56,19 +56,23 @@ def _with_fast_bias(convolve):
 
 
 def use_onednn():
-    """Have convolution layers call oneDNN directly, where Paddle has it and it fits the layer."""
-    nn.Conv2D.forward = _with_onednn(nn.Conv2D.forward, onednn.conv2d)
-    nn.Conv2DTranspose.forward = _with_onednn(
-        nn.Conv2DTranspose.forward, onednn.conv2d_transpose
-    )
+    """Have layers call oneDNN directly, where Paddle has it and it fits what they are given."""
+    nn.Conv2D.forward = _instead(nn.Conv2D.forward, onednn.conv2d)
+    nn.Conv2DTranspose.forward = _instead(nn.Conv2DTranspose.forward, onednn.conv2d_transpose)
+    nn.GroupNorm.forward = _instead(nn.GroupNorm.forward, onednn.group_norm)
+    nn.MaxPool2D.forward = _instead(nn.MaxPool2D.forward, onednn.max_pool2d)
+    for name in onednn.ACTIVATIONS:
+        other = functools.partial(onednn.activation, name)
+        setattr(F, name, _instead(getattr(F, name), other))
 
 
-def _with_onednn(forward, convolve):
-    @functools.wraps(forward)
-    def wrapped(layer, x, output_size=None):
-        if output_size is None and layer.output_padding == 0 and onednn.takes(layer, x):
-            return convolve(layer, x)
-        return forward(layer, x) if output_size is None else forward(layer, x, output_size)
+def _instead(function, other):
+    """`other`, and where it answers NotImplemented, `function`."""
+
+    @functools.wraps(function)
+    def wrapped(*args, **kwargs):
+        result = other(*args, **kwargs)
+        return function(*args, **kwargs) if result is NotImplemented else result
 
     return wrapped
 

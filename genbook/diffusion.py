@@ -266,10 +266,11 @@ def hide_labels(labels, unknown, share=0.1):
 
 
 def guided(network, labels, scale=0.0):
-    """A `model` of (x_t, t) that predicts for `labels`, away from what it would without.
+    """A `model` of (x_t, t) that predicts for `labels`, and away from none.
 
-    network: maps (x_t, t, labels) to a prediction; labels left out mean unknown. labels:
-    int64 [N]. scale: >= 0; 0 just passes the labels on. Ho & Salimans (2022), equation 6.
+    network: maps (x_t, t, labels) to a prediction; labels left out mean unknown.
+    labels: int64 [N]. scale: >= 0; 0 just passes the labels on. Ho & Salimans (2022),
+    equation 6.
     """
 
     def model(x_t, t):

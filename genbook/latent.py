@@ -52,8 +52,8 @@ class CodeBlock(nn.Layer):
 class CodeDenoiser(nn.Layer):
     """What the U-Net is for images, for codes: maps (u_t [N, J], t [N]) to [N, J].
 
-    latent_dim: J. width: of the hidden layers, even. classes: how many labels there are;
-    the label number `classes` stands for an unknown one.
+    latent_dim: J. width: of the hidden layers, even. classes: how many labels there
+    are; the label number `classes` stands for an unknown one.
     """
 
     def __init__(self, latent_dim, width=192, blocks=2, classes=0):

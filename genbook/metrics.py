@@ -117,9 +117,8 @@ def elbo(model, x, samples=1, labels=None, eps=None):
     probability for it. Source: Kingma & Welling (2014), equation 10.
     """
     mu, logvar, eps = _posterior(model, x, samples, labels, eps)
-    reconstruction = np.mean(
-        [_log_likelihood(model, x, reparameterize(mu, logvar, e), labels) for e in eps], axis=0
-    )
+    codes = [reparameterize(mu, logvar, e) for e in eps]
+    reconstruction = np.mean([_log_likelihood(model, x, z, labels) for z in codes], axis=0)
     return reconstruction - gaussian_kl(mu, logvar).numpy().astype(np.float64)
 
 
@@ -127,16 +126,17 @@ def elbo(model, x, samples=1, labels=None, eps=None):
 def importance_weighted_bound(model, x, samples, labels=None, eps=None):
     """The importance-weighted bound of each image, in nats: numpy float64 [N].
 
-    One draw of log (1/K) sum_k w_k with K = `samples` codes of each image and the weights
-    w_k = p(x | z_k) p(z_k) / q(z_k | x). In expectation it is the ELBO for K = 1, never
-    falls with K and never exceeds log p(x). Arguments and errors as for `elbo`.
+    One draw of log (1/K) sum_k w_k with K = `samples` codes of each image and the
+    weights w_k = p(x | z_k) p(z_k) / q(z_k | x). In expectation it is the ELBO for
+    K = 1, never falls with K and never exceeds log p(x). Arguments and errors as for
+    `elbo`.
     Source: Burda et al. (2016), arXiv:1509.00519, equation 8.
     """
     mu, logvar, eps = _posterior(model, x, samples, labels, eps)
     log_weights = []  # [K, N] at the end
     for e in eps:
         z = reparameterize(mu, logvar, e)
-        # Of log p(z) and log q(z | x) the constants cancel, and (z - mu) / sigma is eps.
+        # The constants of log p(z) and log q(z | x) cancel; (z - mu) / sigma is eps.
         log_ratio = 0.5 * (e.square() + logvar - z.square()).sum(axis=1)
         log_weights.append(_log_likelihood(model, x, z, labels) + log_ratio.numpy())
     return logsumexp(log_weights, axis=0) - math.log(len(log_weights))

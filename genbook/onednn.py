@@ -1,14 +1,15 @@
-"""Convolutions by oneDNN, the library that Paddle's wheel contains and does not call in training.
+"""Layers by oneDNN, the library that Paddle's wheel contains and does not call in training.
 
-Paddle's own convolution on a CPU copies the image into a matrix for each image of a batch and runs
-on one core. oneDNN compiles a kernel for each shape and runs on all cores it may use; it is what
-PyTorch calls. This module reaches it through its C interface
+Paddle's own convolution on a CPU copies the image into a matrix for each image of a batch; it and
+most other layers run on one core. oneDNN compiles a kernel for each shape and runs on all cores it
+may use; it is what PyTorch calls. This module reaches it through its C interface
 (https://uxlfoundation.github.io/oneDNN/), with Paddle's tensors in place.
 """
 
 import ctypes
 import functools
 import glob
+import math
 import os
 
 import paddle
@@ -16,14 +17,18 @@ from paddle.autograd import PyLayer
 
 # The constants and argument numbers of dnnl_types.h
 F32, ANY_LAYOUT, CPU, IN_ORDER = 3, 1, 1, 1
-FORWARD_TRAINING, DIRECT = 64, 1
-SRC, DST, WEIGHTS, BIAS = 1, 17, 33, 41
+FORWARD_TRAINING, BACKWARD_DATA, DIRECT = 64, 160, 1
+ADD, MULTIPLY, MAXIMUM = 0x1FFF0, 0x1FFF1, 0x1FF
+SRC, SRC_1, DST, WEIGHTS, BIAS, MEAN, VARIANCE, WORKSPACE = 1, 2, 17, 33, 41, 49, 50, 64
 DIFF_SRC, DIFF_DST, DIFF_WEIGHTS, DIFF_BIAS = 129, 145, 161, 169
+ADDED = 32768 | SRC_1  # what the first operation that is appended to a primitive adds
 # Which description of a primitive belongs to each argument
-QUERIES = {SRC: 129, DIFF_SRC: 130, WEIGHTS: 131, DIFF_WEIGHTS: 132, DST: 133, DIFF_DST: 134}
+QUERIES = {SRC: 129, DIFF_SRC: 130, WEIGHTS: 131, DIFF_WEIGHTS: 132, DST: 133, DIFF_DST: 134,
+           WORKSPACE: 135}
 
 Handle = ctypes.c_void_p
 Dims = ctypes.c_int64 * 12
+OWNED = Handle(ctypes.c_size_t(-1).value)  # in place of an address: memory that oneDNN allocates
 
 
 class Argument(ctypes.Structure):
@@ -46,6 +51,7 @@ def library():
             found.dnnl_version.restype = ctypes.POINTER(ctypes.c_int)
             if found.dnnl_version()[0] == 3:
                 found.dnnl_primitive_desc_query_md.restype = Handle
+                found.dnnl_memory_desc_get_size.restype = ctypes.c_size_t
                 return found
         except (OSError, AttributeError):
             continue
@@ -91,38 +97,62 @@ def free(shape):
 class Primitive:
     """One compiled operation on plain arrays, with the changes of layout that it wants."""
 
-    def __init__(self, description, inputs, outputs):
-        """inputs, outputs: dict of argument number -> shape; called with addresses in this order."""
-        self._before, self._after, self._memories = [], [], []
-        arguments = []
+    def __init__(self, description, inputs, outputs, after=None):
+        """inputs, outputs: dict of argument number -> shape; called with addresses in this order.
+
+        The workspace, whose layout is oneDNN's affair, has None for a shape. after: a primitive
+        that is called before this one, on the same arrays where the numbers are the same, each of
+        which is brought into a layout once; its addresses come first.
+        """
+        self._memories = dict(after._memories) if after else {}  # of the arrays, by number
+        self._copies = list(after._copies) if after else []  # number, layout, memory
+        self._steps = list(after._steps) if after else []  # primitives and their arguments
+        arguments, last = [], []
         for number, shape in {**inputs, **outputs}.items():
-            layout = plain(shape)
-            memory = call("dnnl_memory_create", layout, engine(), Handle(0))
-            self._memories.append(memory)
-            wanted = layout
-            if number in QUERIES:
-                query = library().dnnl_primitive_desc_query_md(description, QUERIES[number], 0)
-                wanted = Handle(query)
-            if not library().dnnl_memory_desc_equal(wanted, layout):
-                owned = Handle(ctypes.c_size_t(-1).value)  # memory that oneDNN allocates
-                other = call("dnnl_memory_create", wanted, engine(), owned)
+            wanted = described(description, number) if number in QUERIES else None
+            layout = wanted if shape is None else plain(shape)
+            memory = self._memories.get(number)
+            if memory is None:
+                memory = call("dnnl_memory_create", layout, engine(), Handle(0))
+                self._memories[number] = memory
+            if wanted is not None and not same(wanted, layout):
                 if number in inputs:
-                    self._before.append(reorder(layout, memory, wanted, other))
+                    memory = self._copy(number, layout, memory, wanted)
                 else:
-                    self._after.append(reorder(wanted, other, layout, memory))
-                memory = other
+                    result = call("dnnl_memory_create", wanted, engine(), OWNED)
+                    last.append(reorder(wanted, result, layout, memory))
+                    memory = result
             arguments.append(Argument(number, memory))
-        self._primitive = call("dnnl_primitive_create", description)
-        self._arguments = (Argument * len(arguments))(*arguments)
+        primitive = call("dnnl_primitive_create", description)
+        self._steps += [(primitive, (Argument * len(arguments))(*arguments)), *last]
+
+    def _copy(self, number, layout, memory, wanted):
+        """The memory of an input in the wanted layout; a step fills it, if none did so before."""
+        for other, has, copy in self._copies:
+            if other == number and same(has, wanted):
+                return copy
+        copy = call("dnnl_memory_create", wanted, engine(), OWNED)
+        self._steps.append(reorder(layout, memory, wanted, copy))
+        self._copies.append((number, wanted, copy))
+        return copy
 
     def __call__(self, *addresses):
-        lib = library()
-        for memory, address in zip(self._memories, addresses, strict=True):
+        lib, queue = library(), stream()
+        for memory, address in zip(self._memories.values(), addresses, strict=True):
             lib.dnnl_memory_set_data_handle(memory, Handle(address))
-        steps = [*self._before, (self._primitive, self._arguments), *self._after]
-        for primitive, arguments in steps:
-            if lib.dnnl_primitive_execute(primitive, stream(), len(arguments), arguments):
-                raise RuntimeError("oneDNN: a convolution failed")
+        for primitive, arguments in self._steps:
+            if lib.dnnl_primitive_execute(primitive, queue, len(arguments), arguments):
+                raise RuntimeError("oneDNN: an operation failed")
+
+
+def same(layout, other):
+    """Whether two layouts are equal."""
+    return bool(library().dnnl_memory_desc_equal(layout, other))
+
+
+def described(description, number):
+    """The layout that a primitive wants an argument in."""
+    return Handle(library().dnnl_primitive_desc_query_md(description, QUERIES[number], 0))
 
 
 def reorder(source, source_memory, target, target_memory):
@@ -134,11 +164,12 @@ def reorder(source, source_memory, target, target_memory):
 
 
 class Convolution:
-    """The three primitives of a convolution of one shape: x [N, C, H, W], weight [O, C, k, l].
+    """The primitives of a convolution of one shape: x [N, C, H, W], weight [O, C, k, l].
 
     stride, padding: pairs. `y_shape` is that of the result. The primitives take and give plain
-    arrays: forward(x, weight, bias -> y), gradient_x(weight, dy -> dx) and
-    gradient_weight(x, dy -> dweight, dbias).
+    arrays: forward(x, weight, bias -> y), gradient_x(weight, dy -> dx),
+    gradient_weight(x, dy -> dweight, dbias), and both of these in one:
+    gradients(weight, dy -> dx; x -> dweight, dbias).
     """
 
     def __init__(self, x_shape, weight_shape, stride, padding):
@@ -166,23 +197,34 @@ class Convolution:
             "dnnl_convolution_backward_weights_primitive_desc_create", engine(), DIRECT,
             free(x), free(w), plain(b), free(y), *geometry, forward, None,
         )
-        self.gradient_weight = Primitive(
-            description, {SRC: x, DIFF_DST: y}, {DIFF_WEIGHTS: w, DIFF_BIAS: b}
-        )
+        last = description, {SRC: x, DIFF_DST: y}, {DIFF_WEIGHTS: w, DIFF_BIAS: b}
+        self.gradient_weight = Primitive(*last)
+        self.gradients = Primitive(*last, after=self.gradient_x)
 
 
-compiled = functools.lru_cache(maxsize=256)(Convolution)
+@functools.lru_cache(maxsize=512)
+def compiled(kind, *settings):
+    """An instance of one of these classes, compiled once and kept."""
+    return kind(*settings)
+
+
+def reads(x):
+    """Whether x is a tensor that the primitives can work on."""
+    return (
+        library() is not None
+        and paddle.in_dynamic_mode()
+        and x.place.is_cpu_place()
+        and x.dtype == paddle.float32
+        and 0 not in x.shape
+    )
 
 
 def takes(layer, x):
     """Whether `conv2d` or `conv2d_transpose` can stand in for this layer on this input."""
     return (
-        library() is not None
-        and paddle.in_dynamic_mode()
-        and x.place.is_cpu_place()
-        and x.dtype == layer.weight.dtype == paddle.float32
+        reads(x)
         and x.ndim == 4
-        and x.size > 0
+        and layer.weight.dtype == paddle.float32
         and layer._groups == 1
         and layer._data_format == "NCHW"
         and layer._padding_mode == "zeros"
@@ -200,13 +242,17 @@ def pair(value):
 
 
 def conv2d(layer, x):
-    """What the forward of an nn.Conv2D returns."""
+    """What the forward of an nn.Conv2D returns; NotImplemented where that is left to Paddle."""
+    if not takes(layer, x):
+        return NotImplemented
     bias = layer.bias if layer.bias is not None else paddle.zeros(layer.weight.shape[:1])
     return Conv2D.apply(x, layer.weight, bias, pair(layer._stride), pair(layer._padding))
 
 
-def conv2d_transpose(layer, x):
-    """What the forward of an nn.Conv2DTranspose without output padding returns."""
+def conv2d_transpose(layer, x, output_size=None):
+    """What the forward of an nn.Conv2DTranspose returns; NotImplemented as for `conv2d`."""
+    if output_size is not None or layer.output_padding != 0 or not takes(layer, x):
+        return NotImplemented
     stride, padding = pair(layer._stride), pair(layer._padding)
     _, out_channels, *kernel = layer.weight.shape
     sides = [
@@ -214,9 +260,56 @@ def conv2d_transpose(layer, x):
         for side, step, size, pad in zip(x.shape[2:], stride, kernel, padding, strict=True)
     ]
     y_shape = (x.shape[0], out_channels, *sides)
-    y = Conv2DTranspose.apply(x, layer.weight, y_shape, stride, padding)
-    # Paddle adds [C, 1, 1] ten times faster than [1, C, 1, 1].
-    return y if layer.bias is None else y + layer.bias.reshape([-1, 1, 1])
+    bias = layer.bias if layer.bias is not None else paddle.zeros([out_channels])
+    return Conv2DTranspose.apply(x, layer.weight, bias, y_shape, stride, padding)
+
+
+LARGE = 2**17  # numbers in a tensor; with fewer, a call costs about what it saves
+
+
+def activation(name, x, *options, **named):
+    """What Paddle's F.relu, F.silu or F.sigmoid returns; NotImplemented where an option is set."""
+    known = is_large(x) and not any(options) and not any(named.values())
+    return Activation.apply(x, name) if known else NotImplemented
+
+
+def is_large(x):
+    """Whether x is a tensor that the primitives can work on, and worth a call."""
+    return reads(x) and math.prod(x.shape) >= LARGE
+
+
+def max_pool2d(layer, x):
+    """What the forward of an nn.MaxPool2D without padding returns, or NotImplemented."""
+    size = pair(layer.ksize)
+    stride = size if layer.stride is None else pair(layer.stride)
+    known = (
+        is_large(x)
+        and x.ndim == 4
+        and size is not None
+        and stride is not None
+        and layer.padding == 0
+        and not layer.return_mask
+        and not layer.ceil_mode
+        and layer.data_format == "NCHW"
+        and all(side >= k for side, k in zip(x.shape[2:], size, strict=True))
+    )
+    return MaxPool2D.apply(x, size, stride) if known else NotImplemented
+
+
+def group_norm(layer, x):
+    """What the forward of an nn.GroupNorm returns for images, or NotImplemented."""
+    known = (
+        is_large(x)
+        and x.ndim == 4
+        and layer._data_format == "NCHW"
+        and layer.weight is not None
+        and layer.bias is not None
+        and x.shape[1] == layer.weight.shape[0]
+        and layer.weight.dtype == layer.bias.dtype == paddle.float32
+    )
+    if not known:
+        return NotImplemented
+    return GroupNorm.apply(x, layer.weight, layer.bias, layer._num_groups, layer._epsilon)
 
 
 def only(wanted, gradients):
@@ -224,9 +317,17 @@ def only(wanted, gradients):
     return tuple(g if want else None for want, g in zip(wanted, gradients, strict=True))
 
 
-def address(tensor):
-    """Where the numbers of a contiguous tensor begin."""
-    return tensor.data_ptr()
+def run(primitive, *tensors):
+    """Call a primitive on contiguous tensors."""
+    primitive(*[tensor.data_ptr() for tensor in tensors])
+
+
+def only_once():
+    """Raise RuntimeError where a gradient is computed in order to be differentiated again."""
+    if paddle.is_grad_enabled():
+        raise RuntimeError("layers that run on oneDNN have no second derivative: "
+                           "call paddle.grad with create_graph=False, "
+                           "or do without genbook.cpu.tune()")
 
 
 class Conv2D(PyLayer):
@@ -237,49 +338,232 @@ class Conv2D(PyLayer):
         """x: [N, C, H, W]. weight: [O, C, k, l]. bias: [O]. Returns y [N, O, H', W']."""
         ctx.wanted = [not tensor.stop_gradient for tensor in (x, weight, bias)]
         x, weight, bias = x.contiguous(), weight.contiguous(), bias.contiguous()
-        ctx.convolution = compiled(tuple(x.shape), tuple(weight.shape), stride, padding)
+        ctx.convolution = compiled(
+            Convolution, tuple(x.shape), tuple(weight.shape), stride, padding
+        )
         ctx.save_for_backward(x, weight)
         y = paddle.empty(ctx.convolution.y_shape)
-        ctx.convolution.forward(*map(address, (x, weight, bias, y)))
+        run(ctx.convolution.forward, x, weight, bias, y)
         return y
 
     @staticmethod
     def backward(ctx, dy):
         """The gradients of x, weight and bias."""
+        only_once()
         x, weight = ctx.saved_tensor()
         dy = dy.contiguous()
         dx, dweight = paddle.empty(x.shape), paddle.empty(weight.shape)
         dbias = paddle.empty(weight.shape[:1])
-        if ctx.wanted[0]:
-            ctx.convolution.gradient_x(*map(address, (weight, dy, dx)))
-        if any(ctx.wanted[1:]):
-            ctx.convolution.gradient_weight(*map(address, (x, dy, dweight, dbias)))
+        if ctx.wanted[0] and any(ctx.wanted[1:]):
+            run(ctx.convolution.gradients, weight, dy, dx, x, dweight, dbias)
+        elif ctx.wanted[0]:
+            run(ctx.convolution.gradient_x, weight, dy, dx)
+        elif any(ctx.wanted[1:]):
+            run(ctx.convolution.gradient_weight, x, dy, dweight, dbias)
         return only(ctx.wanted, (dx, dweight, dbias))
 
 
 class Conv2DTranspose(PyLayer):
-    """The transposed convolution without bias: what `gradient_x` of a convolution computes."""
+    """The transposed convolution: what `gradient_x` of a convolution computes, and a bias."""
 
     @staticmethod
-    def forward(ctx, x, weight, y_shape, stride, padding):
-        """x: [N, C, H, W]. weight: [C, O, k, l]. Returns y of y_shape, [N, O, H', W']."""
-        ctx.wanted = [not tensor.stop_gradient for tensor in (x, weight)]
-        x, weight = x.contiguous(), weight.contiguous()
-        ctx.convolution = compiled(y_shape, tuple(weight.shape), stride, padding)
+    def forward(ctx, x, weight, bias, y_shape, stride, padding):
+        """x: [N, C, H, W]. weight: [C, O, k, l]. bias: [O]. Returns y [N, O, H', W'] of y_shape."""
+        ctx.wanted = [not tensor.stop_gradient for tensor in (x, weight, bias)]
+        x, weight, bias = x.contiguous(), weight.contiguous(), bias.contiguous()
+        ctx.convolution = compiled(Convolution, y_shape, tuple(weight.shape), stride, padding)
         ctx.save_for_backward(x, weight)
         y = paddle.empty(y_shape)
-        ctx.convolution.gradient_x(*map(address, (weight, x, y)))
+        run(ctx.convolution.gradient_x, weight, x, y)
+        n, c, *sides = y_shape
+        add = compiled(binary, ADD, (n, c, math.prod(sides)), (1, c, 1))
+        run(add, y, bias, y)
         return y
 
     @staticmethod
     def backward(ctx, dy):
-        """The gradients of x and weight."""
+        """The gradients of x, weight and bias."""
+        only_once()
         x, weight = ctx.saved_tensor()
         dy = dy.contiguous()
         dx, dweight = paddle.empty(x.shape), paddle.empty(weight.shape)
-        none = paddle.zeros(weight.shape[:1])  # the convolution has a bias, this one has not
+        none = paddle.zeros(weight.shape[:1])  # the convolution's bias is that of another side
         if ctx.wanted[0]:
-            ctx.convolution.forward(*map(address, (dy, weight, none, dx)))
+            run(ctx.convolution.forward, dy, weight, none, dx)
         if ctx.wanted[1]:
-            ctx.convolution.gradient_weight(*map(address, (dy, x, dweight, none)))
-        return only(ctx.wanted, (dx, dweight))
+            run(ctx.convolution.gradient_weight, dy, x, dweight, none)
+        return only(ctx.wanted, (dx, dweight, sum_of_channels(dy)))
+
+
+class Elementwise:
+    """The primitives of a function of `size` numbers: forward(x -> y), gradient(x, dy -> dx).
+
+    algorithm, alpha: oneDNN's number of the function, and its parameter.
+    """
+
+    def __init__(self, size, algorithm, alpha):
+        line = (size,)
+        x, settings = plain(line), (ctypes.c_float(alpha), ctypes.c_float(0))
+        forward = call("dnnl_eltwise_forward_primitive_desc_create", engine(), FORWARD_TRAINING,
+                       algorithm, x, x, *settings, None)
+        self.forward = Primitive(forward, {SRC: line}, {DST: line})
+        description = call("dnnl_eltwise_backward_primitive_desc_create", engine(), algorithm,
+                           x, x, x, *settings, forward, None)
+        self.gradient = Primitive(description, {SRC: line, DIFF_DST: line}, {DIFF_SRC: line})
+
+
+# oneDNN's algorithm and its alpha
+ACTIVATIONS = {"relu": (0x20, 0.0), "sigmoid": (0x29, 0.0), "silu": (0x2C, 1.0)}
+
+
+class Activation(PyLayer):
+    """A function of each number by itself, and its gradient."""
+
+    @staticmethod
+    def forward(ctx, x, name):
+        """x: of any shape. name: one of `ACTIVATIONS`. Returns y of x's shape."""
+        x = x.contiguous()
+        ctx.function = compiled(Elementwise, math.prod(x.shape), *ACTIVATIONS[name])
+        ctx.save_for_backward(x)
+        y = paddle.empty_like(x)
+        run(ctx.function.forward, x, y)
+        return y
+
+    @staticmethod
+    def backward(ctx, dy):
+        """The gradient of x."""
+        only_once()
+        (x,) = ctx.saved_tensor()
+        dx = paddle.empty_like(x)
+        run(ctx.function.gradient, x, dy.contiguous(), dx)
+        return dx
+
+
+class Pooling:
+    """The primitives of max-pooling: forward(x -> y, workspace), gradient(dy, workspace -> dx).
+
+    size, stride: pairs. The workspace, `workspace_bytes` long, holds where each maximum was.
+    """
+
+    def __init__(self, x_shape, size, stride):
+        sides = [(side - k) // step + 1
+                 for side, k, step in zip(x_shape[2:], size, stride, strict=True)]
+        self.y_shape = (*x_shape[:2], *sides)
+        x, y, none = plain(x_shape), plain(self.y_shape), Dims(0, 0)
+        geometry = (Dims(*stride), Dims(*size), none, none, none)  # no dilation, no padding
+        forward = call("dnnl_pooling_forward_primitive_desc_create", engine(), FORWARD_TRAINING,
+                       MAXIMUM, x, y, *geometry, None)
+        self.workspace_bytes = library().dnnl_memory_desc_get_size(described(forward, WORKSPACE))
+        self.forward = Primitive(forward, {SRC: x_shape}, {DST: self.y_shape, WORKSPACE: None})
+        description = call("dnnl_pooling_backward_primitive_desc_create", engine(), MAXIMUM,
+                           x, y, *geometry, forward, None)
+        self.gradient = Primitive(description, {DIFF_DST: self.y_shape, WORKSPACE: None},
+                                  {DIFF_SRC: x_shape})
+
+
+class MaxPool2D(PyLayer):
+    """The maximum of each window, and its gradient, which goes to the first of equal maxima."""
+
+    @staticmethod
+    def forward(ctx, x, size, stride):
+        """x: [N, C, H, W]. Returns y [N, C, H', W']."""
+        x = x.contiguous()
+        ctx.x_shape = x.shape
+        ctx.pooling = compiled(Pooling, tuple(x.shape), size, stride)
+        y = paddle.empty(ctx.pooling.y_shape)
+        workspace = paddle.empty([ctx.pooling.workspace_bytes], dtype="uint8")
+        run(ctx.pooling.forward, x, y, workspace)
+        ctx.save_for_backward(workspace)
+        return y
+
+    @staticmethod
+    def backward(ctx, dy):
+        """The gradient of x."""
+        only_once()
+        (workspace,) = ctx.saved_tensor()
+        dx = paddle.empty(ctx.x_shape)
+        run(ctx.pooling.gradient, dy.contiguous(), workspace, dx)
+        return dx
+
+
+class GroupNormalization:
+    """The primitives of group normalisation of x [N, C, H, W].
+
+    oneDNN's own works on one core and its gradient is slow. Here the groups are rows of a matrix,
+    which layer normalisation normalises, and the weights are applied to x_hat channel by channel:
+    normalize(x -> x_hat, mean, variance) and affine(x_hat, weight, bias -> y);
+    scale(dy, weight -> dx_hat) and gradient(x, dx_hat, mean, variance -> dx);
+    product(dy, x_hat -> their product).
+    """
+
+    def __init__(self, shape, groups, epsilon):
+        n, c, *sides = shape
+        pixels = math.prod(sides)
+        rows, images, weights = (n * groups, c // groups * pixels), (n, c, pixels), (1, c, 1)
+        self.rows = (rows[0],)
+        x, statistics = plain(rows), plain(self.rows)
+        settings = (ctypes.c_float(epsilon), 0)
+        forward = call("dnnl_layer_normalization_forward_primitive_desc_create", engine(),
+                       FORWARD_TRAINING, x, x, statistics, *settings, None)
+        self.normalize = Primitive(forward, {SRC: rows},
+                                   {DST: rows, MEAN: self.rows, VARIANCE: self.rows})
+        description = call("dnnl_layer_normalization_backward_primitive_desc_create", engine(),
+                           BACKWARD_DATA, x, x, x, statistics, *settings, forward, None)
+        self.gradient = Primitive(
+            description, {SRC: rows, DIFF_DST: rows, MEAN: self.rows, VARIANCE: self.rows},
+            {DIFF_SRC: rows},
+        )
+        self.scale = binary(MULTIPLY, images, weights)
+        self.affine = binary(MULTIPLY, images, weights, added=weights)
+        self.product = binary(MULTIPLY, images, images)
+
+
+def binary(algorithm, shape, other, added=None):
+    """The primitive that adds or multiplies two arrays, and adds a third if its shape is given.
+
+    The second and the third are broadcast to the shape of the first.
+    """
+    attributes, inputs = None, {SRC: shape, SRC_1: other}
+    if added is not None:
+        attributes, sums = call("dnnl_primitive_attr_create"), call("dnnl_post_ops_create")
+        library().dnnl_post_ops_append_binary(sums, ADD, plain(added))
+        library().dnnl_primitive_attr_set_post_ops(attributes, sums)
+        inputs[ADDED] = added
+    description = call("dnnl_binary_primitive_desc_create", engine(), algorithm, plain(shape),
+                       plain(other), plain(shape), attributes)
+    return Primitive(description, inputs, {DST: shape})
+
+
+class GroupNorm(PyLayer):
+    """y = weight * (x - mean) / sqrt(variance + epsilon) + bias over groups of channels."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, groups, epsilon):
+        """x: [N, C, H, W]. weight, bias: [C]. Returns y of x's shape."""
+        ctx.wanted = [not tensor.stop_gradient for tensor in (x, weight, bias)]
+        x = x.contiguous()
+        ctx.norm = compiled(GroupNormalization, tuple(x.shape), groups, epsilon)
+        x_hat, y = paddle.empty_like(x), paddle.empty_like(x)
+        mean, variance = paddle.empty(ctx.norm.rows), paddle.empty(ctx.norm.rows)
+        run(ctx.norm.normalize, x, x_hat, mean, variance)
+        run(ctx.norm.affine, x_hat, weight, bias, y)
+        ctx.save_for_backward(x, weight, x_hat, mean, variance)
+        return y
+
+    @staticmethod
+    def backward(ctx, dy):
+        """The gradients of x, weight and bias."""
+        only_once()
+        x, weight, x_hat, mean, variance = ctx.saved_tensor()
+        dy, dx = dy.contiguous(), paddle.empty_like(x)
+        run(ctx.norm.product, dy, x_hat, dx)  # dx is used for what is needed on the way
+        dweight, dbias = sum_of_channels(dx), sum_of_channels(dy)
+        run(ctx.norm.scale, dy, weight, dx)
+        run(ctx.norm.gradient, x, dx, mean, variance, dx)
+        return only(ctx.wanted, (dx, dweight, dbias))
+
+
+def sum_of_channels(x):
+    """[N, C, H, W] -> [C]. A product with ones is some three times faster than Paddle's sum."""
+    n, c, *sides = x.shape
+    return (x.reshape([n * c, -1]) @ paddle.ones([math.prod(sides)])).reshape([n, c]).sum(0)

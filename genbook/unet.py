@@ -1,4 +1,4 @@
-"""The network that tells noise from image: a small U-Net, told the step and the class."""
+"""The network that tells noise from image: a small U-Net, told step and class."""
 
 import math
 

@@ -84,10 +84,10 @@ def vae_loss(model, x, labels=None, pixel_loss=bernoulli_nll, beta=1.0):
 
     model: a VAE. x: [N, C, H, W] in [0, 1]. labels: int64 [N], where the model is told
     them. beta: the weight of the KL divergence, >= 0. With 1 and a `pixel_loss` that is
-    a negative log-likelihood, the loss bounds -log p(x) from above, or -log p(x | label),
-    up to the constant that `pixel_loss` leaves out; cross-entropy is one for black and
-    white pixels only. Returns a dict of scalars, means over the batch, in which "loss"
-    is "reconstruction" + beta * "kl".
+    a negative log-likelihood, the loss bounds -log p(x) from above, or
+    -log p(x | label), up to the constant that `pixel_loss` leaves out; cross-entropy is
+    one for black and white pixels only. Returns a dict of scalars, means over the
+    batch, in which "loss" is "reconstruction" + beta * "kl".
     Source: Kingma & Welling (2014), equation 10; beta as in Higgins et al. (2017).
     """
     x_hat, mu, logvar = model(x, labels=labels)
@@ -101,8 +101,8 @@ class VAE(nn.Layer):
     """A VAE of fully connected layers, with a normal posterior in J dimensions.
 
     image_shape: (C, H, W) of the images, which are in [0, 1]. hidden: the widths of the
-    encoder's hidden layers; the decoder has them in reverse. latent_dim: J. classes: how
-    many labels there are that encoder and decoder are told, 0 for a VAE without labels.
+    encoder's hidden layers; the decoder has them in reverse. latent_dim: J. classes:
+    how many labels there are that encoder and decoder are told, 0 for a VAE without.
     Raises ValueError where labels are given to a VAE without or not to one with.
     Source for labels: Kingma et al. (2014), arXiv:1406.5298, section 2, model M2.
     """
@@ -114,7 +114,8 @@ class VAE(nn.Layer):
         self.image_shape = tuple(image_shape)
         self.latent_dim, self.classes = latent_dim, classes
         pixels = image_shape[0] * image_shape[1] * image_shape[2]
-        down, up = [pixels + classes, *hidden], [latent_dim + classes, *reversed(hidden)]
+        down = [pixels + classes, *hidden]
+        up = [latent_dim + classes, *reversed(hidden)]
         self.encoder = nn.Sequential(*_hidden_layers(down))
         self.to_mu = nn.Linear(down[-1], latent_dim)
         self.to_logvar = nn.Linear(down[-1], latent_dim)
@@ -129,7 +130,8 @@ class VAE(nn.Layer):
 
     def decode(self, z, labels=None):
         """The mean image of each code: [N, J] -> [N, C, H, W] in (0, 1)."""
-        return self.decoder(self._with_labels(z, labels)).reshape([-1, *self.image_shape])
+        x_hat = self.decoder(self._with_labels(z, labels))  # [N, C * H * W]
+        return x_hat.reshape([-1, *self.image_shape])
 
     def forward(self, x, eps=None, labels=None):
         """Encode, draw one code per image, decode. Returns (x_hat, mu, logvar)."""

@@ -17,6 +17,8 @@ def standalone(*names, without=()):
     names: such as "genbook.vae.VAE". without: functions, classes and methods
     ("genbook.vae.VAE.encode") that are left to somebody else.
     """
+    if not names:
+        return ""
     places = [name.rpartition(".") for name in names]
     cell = "\n".join(f"from {module} import {name}" for module, _, name in places)
     cell += f"\n\n{', '.join(name for _, _, name in places)}, {DATA!r}"

@@ -48,8 +48,8 @@ class Package:
         if home is None or target.name not in home.definitions:
             raise CannotCarry(f"{target.module} does not define {target.name}")
         if home.actions:
-            home.refuse(home.actions[0], f"this does more than define a name, so that {target.name} "
-                                         "of the same module cannot stand by itself")
+            home.refuse(home.actions[0], "this does more than define a name, so that "
+                                         f"{target.name} of the same module cannot stand alone")
         return home.definitions[target.name]
 
     def origin(self, target: Global | Import) -> Global | Import:
@@ -90,7 +90,7 @@ class Package:
         while True:
             for table in TABLES:
                 self._cut(table, keys)
-            reached = (t for t in self.reached(targets) if isinstance(t, Global) and t not in TABLES)
+            reached = {t for t in self.reached(targets) if isinstance(t, Global)}.difference(TABLES)
             more = set().union(*(strings_passed_in(self.definition(t).node) for t in reached))
             if more <= keys:
                 return

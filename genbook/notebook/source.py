@@ -9,7 +9,7 @@ import ast
 import builtins
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from genbook import fingerprint
@@ -23,11 +23,18 @@ class CannotCarry(Exception):
 
 @dataclass(frozen=True)
 class Import:
-    """What another package holds: `import module` or, with a `name`, `from module import name`."""
+    """What another package holds: `import module` or, with a `name`, `from module import name`.
 
-    module: str
-    name: str
+    Two are equal that bind the same thing: `import paddle.nn as nn`, `from paddle import nn`.
+    """
+
+    module: str = field(compare=False)
+    name: str = field(compare=False)
     alias: str
+    path: str = field(init=False)
+
+    def __post_init__(self):
+        object.__setattr__(self, "path", f"{self.module}.{self.name}".rstrip("."))
 
     def statement(self, alias: str) -> str:
         """The import, under the name `alias`."""
@@ -334,7 +341,9 @@ class _Finder(ast.NodeVisitor):
             base = self._target(node.value)
             if isinstance(base, Submodule):
                 name = f"{base.module}.{node.attr}"
-                return Submodule(name) if name in fingerprint.SOURCES else Global(base.module, node.attr)
+                if name in fingerprint.SOURCES:
+                    return Submodule(name)
+                return Global(base.module, node.attr)
         return None
 
     def visit_Name(self, node):

@@ -8,7 +8,6 @@ import sys
 import textwrap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import count
 from typing import NamedTuple
 
 from .package import Package
@@ -163,12 +162,15 @@ class _ShownPart:
         for node in self.nodes if self.cls else ():
             calls = (n for n in ast.walk(node) if isinstance(n, ast.Call) and not n.args
                      and isinstance(n.func, ast.Name) and n.func.id == "super")
-            edits += [(*self.text.span(call), f"super({self._owner(names)}, {node.args.args[0].arg})")
-                      for call in calls]
+            both = f"{self._owner(names)}, {node.args.args[0].arg}"
+            edits += [(*self.text.span(call), f"super({both})") for call in calls]
         span = self.text.row_span(self.first, self.last)
-        code = textwrap.dedent(self.text.rewritten(*span, self.references, names, edits)).strip("\n")
-        given = [f"{self._owner(names)}.{n.name} = {n.name}" for n in self.nodes] if self.cls else []
-        return code + "\n\n\n" * bool(given) + "\n".join(given)
+        code = textwrap.dedent(self.text.rewritten(*span, self.references, names, edits))
+        code = code.strip("\n")
+        if not self.cls:
+            return code
+        return "\n".join([code, "\n", *(f"{self._owner(names)}.{n.name} = {n.name}"
+                                        for n in self.nodes)])
 
     def _owner(self, names) -> str:
         return names[Global(self.text.name, self.cls.name)]
@@ -212,7 +214,8 @@ def _helpers(parts, carried, package: Package) -> list[Global]:
 
 def _depth(name: str, package: Package, above: tuple[str, ...]) -> int:
     """How many modules, each imported by the next, come before this one."""
-    imported = {t.module for t in package.module(name).imports.values() if not isinstance(t, Import)}
+    imports = package.module(name).imports.values()
+    imported = {t.module for t in imports if not isinstance(t, Import)}
     below = [n for n in imported - {name, *above} if package.module(n)]
     return 1 + max((_depth(n, package, (*above, name)) for n in below), default=0)
 
@@ -249,7 +252,7 @@ def _names(parts, carried, package: Package) -> dict[Global | Import, str]:
 
 
 def _check(parts, carried, package: Package) -> None:
-    """Raise CannotCarry for an import that is not allowed, and a call that a stand-in cannot take."""
+    """Raise CannotCarry for a forbidden import, and for a call that a stand-in cannot take."""
     definitions = {package.definition(t): None for t in carried if isinstance(t, Global)}
     code = [(d.module, d.node, package.located(d.references)) for d in definitions]
     code += [(p.text, p.text.tree, p.references) for p in parts if isinstance(p, _CellPart)]
@@ -273,9 +276,9 @@ def _check(parts, carried, package: Package) -> None:
                     arguments = definition.node.args
                     known = {a.arg for a in (*arguments.args, *arguments.kwonlyargs)}
                     if unknown := r.keywords - known:
-                        raise CannotCarry(f"{text.where}: a call of {r.spelled} with "
-                                          f"{', '.join(sorted(unknown))}, which the shorter version "
-                                          f"in {definition.module.where} does not have")
+                        raise CannotCarry(
+                            f"{text.where}: a call of {r.spelled} with {', '.join(sorted(unknown))}"
+                            f", which the version in {definition.module.where} does not have")
 
 
 def _helper_cell(helpers, carried, future, package: Package, names) -> str:
@@ -307,5 +310,5 @@ def _text(definition: Definition, package: Package, names) -> str:
     """A definition as it stands in its module, under the names of the notebook."""
     references = package.located(definition.references)
     text = definition.module.rewritten(*definition.span, references, names).strip("\n")
-    is_table = isinstance(definition.node, ast.Assign) and isinstance(definition.node.value, ast.Dict)
-    return re.sub(r"\n\n+", "\n", text) if is_table else text
+    value = getattr(definition.node, "value", None)
+    return re.sub(r"\n\n+", "\n", text) if isinstance(value, ast.Dict) else text

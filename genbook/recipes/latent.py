@@ -1,4 +1,4 @@
-"""Training the two stages of latent diffusion: a VAE, and a diffusion model of its codes."""
+"""Training the two stages of latent diffusion: a VAE, and a model of its codes."""
 
 from functools import partial
 
@@ -32,7 +32,8 @@ def train_first_stage(data, steps=None, seed=0):
 def train_latent_diffusion(data, vae, diffusion, steps=None, seed=0):
     """A CodeDenoiser for the codes of `vae`, a VAE without labels; and their CodeScale.
 
-    Each step draws fresh codes from the posteriors of its images. Of the labels a tenth is hidden.
+    Each step draws fresh codes from the posteriors of its images. A tenth of the
+    labels is hidden.
     """
     more = augment(data)
     with paddle.no_grad():

@@ -2,7 +2,8 @@
 
     run_cells.py alone|package STEPS_SCALE FILE
 
-FILE holds {"name": [cell, ...]} and is replaced by {"name": [what the cell printed, ...]}. `alone`: in the present folder, without genbook. `package`: with genbook, whose trainings are
+FILE holds {"name": [cell, ...]} and is replaced by {"name": [what the cell printed, ...]}.
+`alone`: in the present folder, without genbook. `package`: with genbook, whose trainings are
 scaled as STEPS_SCALE scales those of a notebook. Where a cell fails, its traceback stands last.
 """
 
@@ -27,6 +28,10 @@ import sklearn.datasets  # noqa: E402, F401
 matplotlib.use("agg")
 
 
+# Shorter in both: the numbers of samples that are judged, and of images that are distorted.
+SHORTER = {r"^n = 1000$": "n = 100", r"^ENOUGH = 15_000": "ENOUGH = 3_000"}
+
+
 def shrink(network):
     """Have a U-Net be narrow, whatever width is asked for: sampling is what takes long."""
     init = network.__init__
@@ -38,14 +43,24 @@ def shrink(network):
     network.__init__ = narrow
 
 
-def scale_trainings(scale):
-    """Have genbook train for a part of the steps, with Paddle's own convolutions."""
-    from genbook import cpu, train, unet
+def be_less_strict(legibility):
+    """Have legibility ask for less: a judge that was hardly trained is never sure."""
+    legibility.__defaults__ = (0.2,)
+
+
+CHANGES = {"UNet": shrink, "legibility": be_less_strict}
+
+
+def change_package(scale):
+    """The same in genbook, which trains for a part of the steps, with Paddle's own convolutions."""
+    from genbook import augment, cpu, metrics, train, unet
 
     fit = train.fit
-    train.fit = lambda *args, steps, **kwargs: fit(*args, steps=max(1, round(steps * scale)), **kwargs)
+    train.fit = lambda *args, steps, **kw: fit(*args, steps=max(1, round(steps * scale)), **kw)
     cpu.use_onednn = lambda: None  # as in a notebook: the same numbers to the last bit
+    augment.ENOUGH = 3_000
     shrink(unet.UNet)
+    be_less_strict(metrics.legibility)
 
 
 def run(mode, scale, cells):
@@ -53,18 +68,20 @@ def run(mode, scale, cells):
     if mode == "alone":
         sys.modules["genbook"] = None
     else:
-        scale_trainings(float(scale))
+        change_package(float(scale))
     namespace, compiler, printed = {"__name__": "__main__"}, codeop.Compile(), []
     for cell in cells:
-        out = io.StringIO()
-        known = namespace.get("UNet")
+        for pattern, shorter in SHORTER.items():
+            cell = re.sub(pattern, shorter, cell, flags=re.M)
+        out, before = io.StringIO(), dict(namespace)
         try:
             with contextlib.redirect_stdout(out):
                 exec(compiler(cell, "<cell>", "exec"), namespace)
         except Exception:
             return [*printed, f"{traceback.format_exc()}\n{cell}"]
-        if mode == "alone" and namespace.get("UNet") is not known:
-            shrink(namespace["UNet"])
+        for name, change in CHANGES.items():
+            if mode == "alone" and namespace.get(name) is not before.get(name):
+                change(namespace[name])
         # A progress bar draws over itself with \r; only what is left at the end counts.
         printed.append(re.sub(r"[^\n]*\r", "", out.getvalue()))
     return printed

@@ -33,8 +33,8 @@ def likelihood(model, z, label):
     return stats.bernoulli.pmf(IMAGES, white.astype(np.float64)).prod(axis=2)
 
 
-@pytest.mark.checks("eq-conditional-elbo", "bound on the evidence given a label")
 @paddle.no_grad()
+@pytest.mark.checks("eq-conditional-elbo", "bound on the evidence given a label")
 def test_conditional_elbo(agree):
     """Quadrature over the code; 20,000 draws agree, and the evidence is higher, for each label."""
     paddle.seed(0)
@@ -43,7 +43,7 @@ def test_conditional_elbo(agree):
         evidence = np.log(WEIGHT @ likelihood(model, NODE, label))  # [4]
         for i, image in enumerate(IMAGES):
             x, y = copies(image.reshape(1, 1, 2), 20_000, "float32"), copies(label, 20_000, "int64")
-            mu, logvar = (row.numpy()[0, 0].astype(np.float64) for row in model.encode(x[:1], y[:1]))
+            mu, logvar = (row[0, 0].item() for row in model.encode(x[:1], y[:1]))
             sigma = np.exp(logvar / 2)
             z = mu + sigma * NODE
             log_ratio = stats.norm.logpdf(z, mu, sigma) - stats.norm.logpdf(z)
@@ -52,8 +52,8 @@ def test_conditional_elbo(agree):
             agree(max(0.0, bound - evidence[i]), 0.0, 1e-6)
 
 
-@pytest.mark.checks("eq-conditional-mixture", "distribution of images whose labels are drawn first")
 @paddle.no_grad()
+@pytest.mark.checks("eq-conditional-mixture", "distribution of images whose labels are drawn first")
 def test_conditional_mixture(agree):
     """Shares of the four images of two pixels among 100,000 draws of label, code and pixels."""
     rng = np.random.default_rng(0)

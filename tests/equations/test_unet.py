@@ -5,7 +5,7 @@ from genbook.unet import UNet, timestep_embedding
 from paddle import nn
 
 
-@pytest.mark.checks("eq-receptive-field", "how far a layer sees")
+@pytest.mark.checks("eq-unet-receptive-field", "how far a layer sees")
 def test_receptive_field(agree):
     """The part of the input on which the middle of the output has a gradient, layer by layer."""
     paddle.seed(0)

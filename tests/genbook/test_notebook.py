@@ -136,20 +136,30 @@ class C(Base):
 
 def test_a_piece_of_a_function_is_not_run(modules):
     modules(a="def f(x):\n    y = x + 1\n    return y\n")
-    notebook = standalone(["from genbook.a import f\ny = f(1)", Shown("genbook.a", "    y = x + 1")])
+    shown = Shown("genbook.a", "    y = x + 1")
+    notebook = standalone(["from genbook.a import f\ny = f(1)", shown])
     assert notebook.cells[1] == ""
     assert run(notebook)["y"] == 2
 
 
 def test_equal_names_do_not_clash(modules):
     modules(
-        a="import time\n\n\ndef _help():\n    return 'a'\n\n\ndef a():\n    return _help(), time.time() > 0\n",
+        a="import time\n\n\ndef _help():\n    return 'a'\n\n\n"
+          "def a():\n    return _help(), time.time() > 0\n",
         b="from time import time\n\nscale = 3\n\n\ndef _help():\n    return f'b{scale}'\n\n\n"
           "def b():\n    return _help(), time() > 0\n",
     )
     notebook = standalone(["from genbook.a import a\nfrom genbook.b import b",
                            "scale = 7\ny = a(), b()"])
     assert run(notebook)["y"] == (("a", True), ("b3", True))
+
+
+def test_the_same_import_in_other_words_is_no_clash(modules):
+    modules(a="import os.path as path\n\n\ndef f():\n    return path.sep\n")
+    shown = Shown("genbook.a", "def f():\n    return path.sep")
+    notebook = standalone(["from os import path\nfrom genbook.a import f", shown, "y = f()"])
+    assert notebook.cells[1] == shown.text
+    assert run(notebook)["y"]
 
 
 def test_modules_and_other_names_are_followed(modules):

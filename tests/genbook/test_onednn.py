@@ -1,6 +1,7 @@
 import numpy as np
 import paddle
 import paddle.nn as nn
+import paddle.nn.functional as F
 import pytest
 from scipy.signal import correlate
 
@@ -135,3 +136,176 @@ def test_sampling_keeps_no_gradients():
     layer = nn.Conv2D(3, 4, 3)
     with paddle.no_grad():
         assert layer(paddle.randn([1, 3, 8, 8])).stop_gradient
+
+
+def relu(x):
+    return np.maximum(x, 0)
+
+
+def silu(x):
+    return x / (1 + np.exp(-x))
+
+
+def group_norm(x, weight, bias, groups=4, epsilon=1e-5):
+    rows = x.reshape(len(x), groups, -1)
+    mean, variance = rows.mean(axis=2, keepdims=True), rows.var(axis=2, keepdims=True)
+    x_hat = ((rows - mean) / np.sqrt(variance + epsilon)).reshape(x.shape)
+    return x_hat * weight.reshape(-1, 1, 1) + bias.reshape(-1, 1, 1)
+
+
+def max_pool(x, size=2, stride=2):
+    windows = np.lib.stride_tricks.sliding_window_view(x, (size, size), axis=(2, 3))
+    return windows[:, :, ::stride, ::stride].max(axis=(4, 5))
+
+
+def others():
+    """name: a layer or function, its parameters, and its definition in float64."""
+    norm = nn.GroupNorm(4, 16)
+    norm.weight.set_value(paddle.randn([16]))
+    norm.bias.set_value(paddle.randn([16]))
+    return {
+        "relu": (nn.ReLU(), [], relu),
+        "silu": (F.silu, [], silu),
+        "sigmoid": (nn.Sigmoid(), [], lambda x: 1 / (1 + np.exp(-x))),
+        "max_pool": (nn.MaxPool2D(2, 2), [], max_pool),
+        "overlapping max_pool": (nn.MaxPool2D(3, 2), [], lambda x: max_pool(x, 3, 2)),
+        "group_norm": (norm, [norm.weight, norm.bias], group_norm),
+    }
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The primitives that were called."""
+    made, execute = [], onednn.run
+    monkeypatch.setattr(onednn, "run", lambda p, *tensors: made.append(p) or execute(p, *tensors))
+    return made
+
+
+OTHERS = ["relu", "silu", "sigmoid", "max_pool", "overlapping max_pool", "group_norm"]
+IMAGES = [[40, 16, 16, 16], [64, 16, 13, 15]]  # large enough
+
+
+@pytest.mark.parametrize("shape", IMAGES)
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_layers_against_their_definitions(name, shape, calls):
+    layer, parameters, definition = others()[name]
+    x = 3 + 2 * paddle.randn(shape)
+    expected = definition(*(v.numpy().astype("float64") for v in (x, *parameters)))
+    np.testing.assert_allclose(layer(x).numpy(), expected, rtol=1e-5, atol=1e-5)
+    assert calls
+
+
+@pytest.mark.parametrize("shape", IMAGES)
+@pytest.mark.parametrize("name", OTHERS)
+def test_gradients_of_other_layers_against_finite_differences(name, shape):
+    layer, parameters, definition = others()[name]
+    x = 3 * paddle.randn(shape)
+    x.stop_gradient = False
+    y = layer(x)
+    dy = paddle.randn(y.shape)
+    variables = [x, *parameters]
+    gradients = paddle.grad([y], variables, [dy])
+    values = [v.numpy().astype("float64") for v in variables]
+    for i, gradient in enumerate(gradients):
+        direction = np.random.default_rng(i).standard_normal(values[i].shape)
+        results = []
+        for step in (1e-6, -1e-6):  # small enough to pass hardly any kink
+            moved = [v + step * direction if j == i else v for j, v in enumerate(values)]
+            results.append((definition(*moved) * dy.numpy()).sum())
+        slope = (results[0] - results[1]) / 2e-6
+        scale = np.linalg.norm(gradient.numpy()) * np.linalg.norm(direction)
+        assert abs((gradient.numpy() * direction).sum() - slope) < 1e-4 * scale
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_layers_agree_with_paddle(name, monkeypatch):
+    # With many equal numbers in a window: the gradient goes to the same one of them.
+    layer, parameters, _ = others()[name]
+    x = paddle.round(paddle.randn(IMAGES[0]))
+    x.stop_gradient = False
+    dy, results = None, []
+    for library in (onednn.library, lambda: None):
+        monkeypatch.setattr(onednn, "library", library)
+        y = layer(x)
+        dy = paddle.randn(y.shape) if dy is None else dy
+        results.append([y, *paddle.grad([y], [x, *parameters], [dy])])
+    for ours, theirs in zip(*results, strict=True):
+        scale = theirs.abs().max().item()
+        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=0, atol=2e-5 * scale)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_layers_give_the_same_bits_each_time(name):
+    layer, parameters, _ = others()[name]
+    x = paddle.randn(IMAGES[1])
+    x.stop_gradient = False
+    dy, results = paddle.randn(layer(x).shape), []
+    for _ in range(3):
+        y = layer(x)
+        results.append([y, *paddle.grad([y], [x, *parameters], [dy])])
+    for again in results[1:]:
+        for a, b in zip(results[0], again, strict=True):
+            np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_layers_read_a_view_where_it_lies(name):
+    layer = others()[name][0]
+    view = paddle.randn([64, 32, 16, 16])[:, ::2].transpose([0, 1, 3, 2])
+    copy = paddle.to_tensor(view.numpy())
+    np.testing.assert_array_equal(layer(view).numpy(), layer(copy).numpy())
+
+
+@pytest.mark.parametrize("frozen", ["x", "weight", "bias"])
+def test_a_frozen_tensor_changes_no_other_gradient_of_a_convolution(frozen):
+    results = []
+    for stop in (False, True):
+        paddle.seed(0)
+        layer, x = nn.Conv2D(3, 16, 3), paddle.randn([4, 3, 8, 8])
+        variables = {"x": x, "weight": layer.weight, "bias": layer.bias}
+        for name, variable in variables.items():
+            variable.stop_gradient = stop and name == frozen
+        layer(x).square().sum().backward()
+        results.append([v.grad.numpy() for k, v in variables.items() if k != frozen])
+    assert variables[frozen].grad is None
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_frozen_parameters_get_no_gradient():
+    norm = others()["group_norm"][0]
+    norm.weight.stop_gradient = True
+    x = paddle.randn(IMAGES[0])
+    norm(x).sum().backward()
+    assert norm.weight.grad is None and norm.bias.grad is not None and x.grad is None
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_second_derivative_is_refused(name):
+    x = paddle.randn(IMAGES[0])
+    x.stop_gradient = False
+    with pytest.raises(OSError, match="no second derivative"):  # Paddle wraps the RuntimeError
+        paddle.grad([others()[name][0](x).sum()], [x], create_graph=True)
+
+
+@pytest.mark.parametrize("layer, shape", [
+    (nn.ReLU(), [8, 16]), (nn.Silu(), [8, 16]), (nn.MaxPool2D(2), [1, 1, 4, 4]),  # small
+    (nn.MaxPool2D(2, padding=1), [64, 16, 16, 16]),
+    (nn.MaxPool2D(2, ceil_mode=True), [64, 16, 15, 15]),
+    (nn.MaxPool2D(2, return_mask=True), [64, 16, 16, 16]),
+    (nn.MaxPool2D(2, data_format="NHWC"), [64, 16, 16, 16]),
+    (nn.GroupNorm(4, 16, weight_attr=False), [64, 16, 16, 16]),
+    (nn.GroupNorm(4, 16, data_format="NHWC"), [64, 16, 16, 16]),
+    (nn.GroupNorm(4, 16), [64, 16, 256]),
+    (nn.Silu(), [0, 16]),
+])
+def test_what_the_other_primitives_do_not_know_is_left_to_paddle(layer, shape, calls):
+    layer(paddle.randn(shape))
+    assert not calls
+
+
+def test_double_precision_is_left_to_paddle(calls):
+    x = paddle.randn(IMAGES[0], dtype="float64")
+    for layer in (nn.ReLU(), nn.Silu(), nn.MaxPool2D(2)):
+        assert layer(x).dtype == paddle.float64
+    assert not calls

@@ -1,7 +1,7 @@
 """Each page with code as a notebook that runs without genbook, for the reader to download.
 
 The text comes from the page that Sphinx has resolved, the code from its cells and from the package
-(`genbook.notebook`): no notebook is written by hand. A page that cannot stand by itself is a warning.
+(`genbook.notebook`). A page that cannot stand by itself is a warning, and so a red build.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ pip install {packages}
 Code: [Apache License 2.0](https://www.apache.org/licenses/LICENSE-2.0). \
 Text: [CC BY 4.0](https://creativecommons.org/licenses/by/4.0/)."""
 HELPERS = """\
-**Helpers from the book.** The next cell holds what the chapter uses and does not show: data, training, \
-figures. Run it; there is no need to read it now."""
+**Helpers from the book.** The next cell holds what the chapter uses and does not show: data, \
+training, figures. Run it; there is no need to read it now."""
 FOLDED = {"cellView": "form", "jupyter": {"source_hidden": True}, "tags": ["hide-input"]}
 LABEL = "Notebook (.ipynb)"
 TOOLTIP = "Download this page as a notebook that runs by itself"
