@@ -95,7 +95,7 @@ def _cell(cell):
     if cell.cell_type not in ("code", "markdown", "raw"):
         raise ValueError(f"unknown type of cell: {cell.cell_type}")
     marks = [cell.metadata.get("nbgrader", {}).get("grade_id"), cell.get("id")]
-    tag = re.match(r"(?:# Answer:|<!-- Answer:) ([\w-]+)", source)
+    tag = re.search(r"^(?:# Answer:|<!-- Answer:) ([\w-]+)", source, re.M)
     marks.append(tag and tag[1])
     return cell.cell_type, source, [m for m in marks if isinstance(m, str)], cell.get("attachments")
 
@@ -105,8 +105,8 @@ def rebuild(cells, release):
 
     cells: of `read`. release: the notebook that students got. Of the student's cells, answers and
     added ones count; all others stand as they were given, at their places, so that no test can be
-    lost or changed. An answer is known by its mark in the metadata, its id, or its first line. An
-    added cell stays after the cell of the assignment that it followed. Raises Unusable where no
+    lost or changed. An answer is known by its mark in the metadata, its id, or its line "Answer:".
+    An added cell stays after the cell of the assignment that it followed. Raises Unusable where no
     answer is found.
     """
     official = {cell.metadata.nbgrader.grade_id: cell for cell in release.cells}
