@@ -9,10 +9,11 @@ ENOUGH = 15_000  # images; a set that has as many is left as it is
 
 
 def augment(data, seed=0):
-    """The Dataset `data` with distorted copies of its images, some fifteen thousand in all.
+    """The Dataset `data` with distorted copies of its images, some 15,000 in all.
 
-    Each copy is turned by about 4 degrees, sheared and stretched by about 5 per cent and moved by
-    about half a pixel; these are standard deviations. The originals come first. Labels go along.
+    Each copy is turned by about 4 degrees, sheared and stretched by about 5 per cent and
+    moved by about half a pixel; these are standard deviations. The originals come first.
+    Labels go along.
     """
     times = max(1, ENOUGH // len(data))
     rng = np.random.default_rng(seed)
@@ -27,13 +28,15 @@ def augment(data, seed=0):
 def distorted(images, rng):
     """A copy of images [N, C, H, W], each under its own small affine map."""
     n, _, height, width = images.shape
-    turn, shear = rng.normal(0, 0.07, n), rng.normal(0, 0.05, n)  # radians; a share of the height
+    turn = rng.normal(0, 0.07, n)  # radians
+    shear = rng.normal(0, 0.05, n)  # a share of the height
     stretch, shift = rng.normal(1, 0.04, (n, 2)), rng.normal(0, 0.5, (n, 2))
     centre = np.array([height - 1, width - 1]) / 2
     result = np.empty_like(images)
     for i in range(n):
         sin, cos = np.sin(turn[i]), np.cos(turn[i])
-        matrix = np.array([[cos * stretch[i, 0], shear[i] - sin], [sin, cos * stretch[i, 1]]])
+        down, right = cos * stretch[i]
+        matrix = np.array([[down, shear[i] - sin], [sin, right]])
         offset = centre - matrix @ centre + shift[i]
         for channel, image in enumerate(images[i]):
             result[i, channel] = affine_transform(image, matrix, offset, order=3)
