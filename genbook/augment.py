@@ -11,9 +11,9 @@ ENOUGH = 15_000  # images; a set that has as many is left as it is
 def augment(data, seed=0):
     """The Dataset `data` with distorted copies of its images, some 15,000 in all.
 
-    Each copy is turned by about 4 degrees, sheared and stretched by about 5 per cent and
-    moved by about half a pixel; these are standard deviations. The originals come first.
-    Labels go along.
+    Each copy is turned by about 4 degrees, sheared and stretched by about 5 per cent
+    and moved by about half a pixel; these are standard deviations. The originals come
+    first. Labels go along.
     """
     times = max(1, ENOUGH // len(data))
     rng = np.random.default_rng(seed)
