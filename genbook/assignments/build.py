@@ -70,8 +70,8 @@ def require_nbgrader():
     try:
         import nbgrader  # noqa: F401
     except ImportError:
-        raise AssignmentError("assignments need nbgrader, which is not installed: "
-                              "pip install 'genbook[grading]'") from None
+        raise AssignmentError("assignments need nbgrader, which is not installed: with Python "
+                              "3.11 or newer, pip install 'genbook[grading]'") from None
 
 
 @contextlib.contextmanager
