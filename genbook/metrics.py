@@ -82,7 +82,7 @@ def frechet_distance(a, b):
     root = np.sqrt(np.linalg.eigvals(cov_a @ cov_b).real.clip(min=0))
     shift = a.mean(axis=0) - b.mean(axis=0)
     distance = shift @ shift + np.trace(cov_a) + np.trace(cov_b) - 2 * root.sum()
-    return max(0.0, float(distance))  # rounding can leave equal sets just below 0
+    return max(0.0, float(distance))  # rounding can leave it a little less than 0
 
 
 def nearest_distance(images, training):
@@ -119,9 +119,9 @@ def elbo(model, x, samples=1, labels=None, eps=None):
     """
     mu, logvar, eps = _posterior(model, x, samples, labels, eps)
     codes = [reparameterize(mu, logvar, e) for e in eps]
-    terms = [_log_likelihood(model, x, z, labels) for z in codes]
-    reconstruction = np.mean(terms, axis=0)
-    return reconstruction - gaussian_kl(mu, logvar).numpy().astype(np.float64)
+    likelihoods = [_log_likelihood(model, x, z, labels) for z in codes]
+    kl = gaussian_kl(mu, logvar).numpy().astype(np.float64)
+    return np.mean(likelihoods, axis=0) - kl
 
 
 @paddle.no_grad()
@@ -145,7 +145,7 @@ def importance_weighted_bound(model, x, samples, labels=None, eps=None):
 
 
 def bits_per_dimension(nats, x):
-    """A bound in nats of each image (it is negative) as bits per number of an image.
+    """A bound in nats of each image, usually negative, as bits per number in the image.
 
     nats: [N]. x: the images, [N, C, H, W]. Returns [N].
     """

@@ -28,7 +28,7 @@ def test_pixel_variance(agree):
         agree(formula, -stats.norm.logpdf(x, x_hat, s), 1e-9)
 
 
-@pytest.mark.checks("eq-variance-beta", "the variance of the pixels is the weight of the divergence")
+@pytest.mark.checks("eq-variance-beta", "the pixels' variance weighs the divergence")
 def test_variance_beta(agree):
     """Search for the best encoder with the weight; the posterior for the variance is known."""
     for a, s, x in ((1.5, 0.8, 1.7), (-0.7, 1.3, 0.4)):

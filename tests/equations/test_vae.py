@@ -47,14 +47,14 @@ ENCODERS = [(0.0, 1.0), (0.3, 0.5), (-1.0, 0.7), (1.2, 0.2)]
 
 @pytest.mark.checks("eq-elbo-jensen", "bound from Jensen's inequality")
 def test_elbo_jensen(agree):
-    """Exact sums over a code with three values: 1,000 random encoders, and the posterior."""
+    """Exact sums over three codes: 1,000 random encoders, and the posterior."""
     rng = np.random.default_rng(0)
     prior, likelihood = np.array([0.5, 0.3, 0.2]), np.array([0.9, 0.05, 0.4])
     joint = prior * likelihood
     encoders = np.concatenate([rng.dirichlet(np.ones(3), 1000), [joint / joint.sum()]])
     bounds = (encoders * np.log(joint / encoders)).sum(axis=1)
-    agree(bounds.max(), np.log(joint.sum()), 1e-12)  # the posterior's, and none is higher
-    agree(bounds.argmax(), 1000, 0.5)
+    agree(bounds.max(), np.log(joint.sum()), 1e-12)
+    agree(bounds.argmax(), 1000, 0.5)  # no other reaches the posterior's
 
 
 @pytest.mark.checks("eq-elbo", "evidence lower bound")
@@ -91,8 +91,10 @@ def test_linear_exact(agree):
     """Evidence, posterior mean and posterior variance by adaptive quadrature."""
     for a, b, s, x in LINEAR:
         def moment(power, a=a, b=b, s=s, x=x):
-            return quad(lambda z: z**power * normal(x, a * z + b, s) * normal(z), -12, 12,
-                        epsabs=1e-13)[0]
+            def joint(z):
+                return z**power * normal(x, a * z + b, s) * normal(z)
+
+            return quad(joint, -12, 12, epsabs=1e-13)[0]
 
         variance = a**2 + s**2
         evidence, mean = moment(0), moment(1) / moment(0)
@@ -105,12 +107,14 @@ def test_linear_exact(agree):
 def test_elbo_linear(agree):
     """Both expectations of the bound by adaptive quadrature, for four encoders."""
     for a, b, s, x in LINEAR:
+        def log_likelihood(z, a=a, b=b, s=s, x=x):
+            return log_normal(x, a * z + b, s)
+
         for m, d in ENCODERS:
             formula = (-0.5 * np.log(2 * np.pi * s**2)
                        - ((x - b - a * m) ** 2 + a**2 * d**2) / (2 * s**2)
                        - 0.5 * (d**2 + m**2 - 1 - np.log(d**2)))
-            agree(formula, bound(lambda z, a=a, b=b, s=s, x=x: log_normal(x, a * z + b, s), m, d),
-                  1e-8)
+            agree(formula, bound(log_likelihood, m, d), 1e-8)
 
 
 @pytest.mark.checks("eq-gaussian-kl", "KL divergence of the encoder from the prior")
@@ -180,7 +184,7 @@ def test_pathwise_sigma(agree):
 
 @pytest.mark.checks("eq-diagonal-gap", "gap of an encoder without correlation")
 def test_diagonal_gap(agree):
-    """Search for the smallest divergence, itself by Gauss-Hermite quadrature in the plane."""
+    """Search for the smallest divergence, by Gauss-Hermite quadrature in the plane."""
     node, weight = np.polynomial.hermite_e.hermegauss(20)
     e = np.stack(np.meshgrid(node, node), axis=-1).reshape(-1, 2)
     w = np.outer(weight, weight).ravel() / (2 * np.pi)
