@@ -1,10 +1,12 @@
-"""The classic mistakes, each handed in by one student: what the exported grades say of it.
+"""The classic mistakes, planted in what is handed in: what the exported grades say of them.
 
-The lab's own cells, less those that train: setting up, the answers in code, and their tests.
+All in one notebook, of the lab's own cells less those that train: the answers in code, their tests,
+and what both need. A student with mistakes answers every second question rightly.
 """
 
 import csv
 import json
+import re
 
 import pytest
 
@@ -13,13 +15,13 @@ pytest.importorskip("nbgrader", reason="needs nbgrader: pip install 'genbook[gra
 from genbook.assignments.build import TASKS, course, run, write_notebook
 from genbook.assignments.grade import grade
 
-# Of each task, the cells with answers, and the questions that test them.
+# The questions, by task, and the cells that answer them.
 QUESTIONS = {
-    "task1": {"encoder": "network", "decoder": "network"},
-    "task2": {"reparameterize-test": "reparameterize", "gaussian-kl-test": "gaussian-kl"},
-    "task3": {"q_sample-test": "q_sample",
-              "q_posterior_mean_variance-test": "q_posterior_mean_variance",
-              "p_sample-test": "p_sample"},
+    "encoder": "network", "decoder": "network",
+    "reparameterize-test": "reparameterize", "gaussian-kl-test": "gaussian-kl",
+    "q_sample-test": "q_sample",
+    "q_posterior_mean_variance-test": "q_posterior_mean_variance",
+    "p_sample-test": "p_sample",
 }  # fmt: skip
 GIVEN = {"setup", "process"}
 
@@ -38,9 +40,9 @@ MISTAKES = [
      "is padding=1 missing?"),
     ("encoder", "nn.Conv2D(in_channels, 16, 3,", "nn.Conv2D(3, 16, 3,",
      "is a 3 written where in_channels belongs?"),
-    ("encoder", "nn.BatchNorm2D(32),", "", "is BatchNorm2D missing?"),
+    ("encoder", "nn.BatchNorm2D(32)", "nn.BatchNorm2D(16)", "the encoder stops with ValueError"),
     ("decoder", "nn.Sigmoid()", "nn.Tanh()", "take the sigmoid at its end, not Tanh"),
-    ("decoder", "nn.Sigmoid()", "", "the sigmoid is missing"),
+    ("decoder", "nn.Sigmoid(),", "", "the sigmoid is missing"),
     ("decoder", "nn.Conv2DTranspose(32, 16, 2, stride=2)",
      "nn.Conv2DTranspose(32, 16, 3, stride=2)", "a kernel of 3 does not"),
     ("reparameterize-test", SAMPLE, "mu + logvar * eps", "sigma was taken for log-variance"),
@@ -134,68 +136,68 @@ p_sample = lambda self, net, x, steps, eps=None: paddle.stack([
 }  # fmt: skip
 
 
-def task_of(question):
-    return next(task for task in QUESTIONS if question in QUESTIONS[task])
+def planted():
+    """The mistakes of each student, by the question: at every second one, a mistake of its own."""
+    students = []
+    for parity in (0, 1):
+        left = {q: [m for m in MISTAKES if m[0] == q] for q in list(QUESTIONS)[parity::2]}
+        while any(left.values()):
+            students.append({q: mistakes.pop() for q, mistakes in left.items() if mistakes})
+    return students
 
 
-def answered(notebook, answers):
-    """A notebook with the sources `answers` in the cells of these names."""
-    cells = [dict(cell, source=answers.get(cell["metadata"]["nbgrader"]["grade_id"], cell["source"]))
-             for cell in notebook["cells"]]
-    assert set(answers) <= {cell["metadata"]["nbgrader"]["grade_id"] for cell in cells}
-    return dict(notebook, cells=cells)
+STUDENTS = planted()
 
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
-    """The rows of grades.csv by (student, task); student 0 made the first of MISTAKES, and so on."""
+    """The rows of grades.csv by student: the numbers of STUDENTS, and "other"."""
     folder = tmp_path_factory.mktemp("mistakes")
     out, handed_in = folder / "out", folder / "in"
     handed_in.mkdir()
-    release, solutions = {}, {}
-    for task, questions in QUESTIONS.items():
-        names = GIVEN | set(questions) | set(questions.values())
-        cells = [cell for cell in TASKS[task].cells((1, 2, 3))
-                 if cell["metadata"]["nbgrader"]["grade_id"] in names]
-        write_notebook(out / f"source/{task}/{task}.ipynb", cells)
-        solutions |= {cell["id"]: cell["source"] for cell in cells}
-        with course(out) as api:
-            run(api.generate_assignment, task)
-        path = out / f"release/{task}/{task}.ipynb"
-        release[task] = json.loads(path.read_text(encoding="utf-8"))
+    wanted = GIVEN | set(QUESTIONS) | set(QUESTIONS.values())
+    cells = [cell for task in TASKS.values() for cell in task.cells((1, 2, 3))]
+    cells = {cell["id"]: cell for cell in cells if cell["id"] in wanted}
+    assert set(cells) == wanted
+    write_notebook(out / "source/lab/lab.ipynb", list(cells.values()))
+    with course(out) as api:
+        run(api.generate_assignment, "lab")
+    notebook = json.loads((out / "release/lab/lab.ipynb").read_text(encoding="utf-8"))
 
-    def hand_in(student, task, answers):
-        text = json.dumps(answered(release[task], answers))
-        (handed_in / f"{student}_{task}.ipynb").write_text(text, encoding="utf-8")
+    def hand_in(student, answers):
+        for cell in notebook["cells"]:
+            cell["source"] = answers.get(cell["id"], cell["source"])
+        (handed_in / f"{student}_lab.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
 
-    for i, (question, right, wrong, _) in enumerate(MISTAKES):
-        task = task_of(question)
-        answers = {cell: solutions[cell] for cell in QUESTIONS[task].values()}
-        cell = QUESTIONS[task][question]
-        assert answers[cell].count(right) == 1, right
-        answers[cell] = answers[cell].replace(right, wrong)
-        hand_in(i, task, answers)
-    for task, questions in QUESTIONS.items():
-        hand_in("other", task, {cell: OTHER[cell] for cell in questions.values()})
+    for student, mistakes in enumerate(STUDENTS):
+        answers = {cell: cells[cell]["source"] for cell in QUESTIONS.values()}
+        for question, right, wrong, _ in mistakes.values():
+            cell = QUESTIONS[question]
+            assert answers[cell].count(right) == 1, right
+            answers[cell] = answers[cell].replace(right, wrong)
+        hand_in(student, answers)
+    hand_in("other", OTHER)
     path = grade(handed_in, out, report=lambda line: None)
     with open(path, newline="", encoding="utf-8") as file:
-        return {(row["student"], row["task"]): row for row in csv.DictReader(file)}
+        return {row["student"]: row for row in csv.DictReader(file)}
 
 
-@pytest.mark.parametrize("student", range(len(MISTAKES)))
+def test_there_are_more_than_twenty_mistakes():
+    assert sum(map(len, STUDENTS)) == len(MISTAKES) > 20
+
+
+@pytest.mark.parametrize("student", range(len(STUDENTS)))
 def test_a_mistake_costs_its_own_points_and_is_called_by_its_name(rows, student):
-    question, *_, says = MISTAKES[student]
-    task = task_of(question)
-    row = rows[str(student), task]
-    assert {q: row[q] for q in QUESTIONS[task]} == {
-        q: "0.0" if q == question else "4.0" for q in QUESTIONS[task]
-    }
-    assert row["reason"].startswith(f"{question}: ") and says in row["reason"]
-    assert not [q for q in QUESTIONS[task] if f"; {q}: " in row["reason"]]
+    row, mistakes = rows[str(student)], STUDENTS[student]
+    assert {q: row[q] for q in QUESTIONS} == {q: "0.0" if q in mistakes else "4.0" for q in QUESTIONS}
+    _, *parts = re.split(rf"(?:^|; )({'|'.join(QUESTIONS)}): ", row["reason"])
+    said = dict(zip(parts[::2], parts[1::2], strict=True))
+    assert set(said) == set(mistakes)
+    for question, (*_, says) in mistakes.items():
+        assert says in said[question]
 
 
-@pytest.mark.parametrize("task", QUESTIONS)
-def test_another_right_solution_gets_full_marks(rows, task):
-    row = rows["other", task]
+def test_another_right_solution_gets_full_marks(rows):
+    row = rows["other"]
     assert row["reason"] == ""
-    assert float(row["score"]) == float(row["max_score"]) == 4 * len(QUESTIONS[task])
+    assert float(row["score"]) == float(row["max_score"]) == 4 * len(QUESTIONS)
