@@ -57,7 +57,7 @@ class MiniBook:
     def build(self, *options: str) -> "Build":
         """Build the book."""
         process = self.start(*options)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=600)
         return Build(process.returncode, out, err)
 
     def html(self, name: str) -> str:
