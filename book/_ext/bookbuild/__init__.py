@@ -11,13 +11,14 @@
     markdown   a page as plain Markdown, for its notebook
     offline    MathJax is served from the site itself
     report     how the build ended
+    whole      one build at a time, and nothing half-written stays
 """
 
-from . import cache, edition, execute, notebooks, offline, pictures, report
+from . import cache, edition, execute, notebooks, offline, pictures, report, whole
 
 
 def setup(app):
     """Connect every part to the build."""
-    for part in (edition, cache, execute, pictures, notebooks, offline, report):
+    for part in (whole, edition, cache, execute, pictures, notebooks, offline, report):
         part.setup(app)
     return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": True}

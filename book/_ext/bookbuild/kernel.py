@@ -124,5 +124,6 @@ class Page:
             "MPLCONFIGDIR": str(self._fonts),
             "PYTHONFAULTHANDLER": "1",  # a crash says where
             "PYTHONHASHSEED": "0",
+            "PYTHONUTF8": "1",  # whatever the locale: the pages speak of 零
             "PYTHONWARNINGS": "ignore:No ccache found",  # paddle says so at every import
         }
