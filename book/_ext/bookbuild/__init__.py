@@ -1,5 +1,6 @@
 """What building this book takes beyond Jupyter Book, one idea per module.
 
+    address      what the site tells those who link to it, and those who follow a dead link
     cache        a page's results are kept under everything they depend on
     edition      the same book on another data set
     equations    the numbered equations, and the checks that vouch for them
@@ -14,11 +15,12 @@
     report       how the build ended
 """
 
-from . import cache, edition, execute, interactive, notebooks, offline, pictures, report
+from . import address, cache, edition, execute, interactive, notebooks, offline, pictures, report
 
 
 def setup(app):
     """Connect every part to the build."""
-    for part in (edition, cache, execute, pictures, notebooks, interactive, offline, report):
+    for part in (edition, cache, execute, pictures, notebooks, interactive, offline, address,
+                 report):
         part.setup(app)
     return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": True}
