@@ -22,8 +22,9 @@ LONGEST = 200  # letters of a description
 
 # A site in a folder of a host: the page that is not there may have been asked for at any depth.
 # Where the address of the site is not known, that folder is guessed as GitHub Pages has it.
-GUESS = """<script>document.write('<base href="' + (location.hostname.endsWith(".github.io")
- ? "/" + location.pathname.split("/")[1] + "/" : "/") + '">')</script>"""
+GUESS = """<script>if (location.protocol !== "file:") document.write('<base href="' +
+ (location.hostname.endsWith(".github.io") ? "/" + location.pathname.split("/")[1] + "/" : "/") +
+ '">')</script>"""
 NOT_FOUND = """\
 <section><h1>{title}</h1>
 <p>{text}</p>

@@ -124,5 +124,6 @@ class Page:
             "MPLCONFIGDIR": str(self._fonts),
             "PYTHONFAULTHANDLER": "1",  # a crash says where
             "PYTHONHASHSEED": "0",
-            "PYTHONWARNINGS": "ignore:No ccache found",  # paddle says so at every import
+            # Paddle says the first at every import, matplotlib the second on a busy machine.
+            "PYTHONWARNINGS": "ignore:No ccache found,ignore:Creating legend with loc",
         }
