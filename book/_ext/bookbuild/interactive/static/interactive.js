@@ -85,23 +85,19 @@
     const pen = canvas.getContext("2d");
     pen.scale(ratio, ratio);
     const style = getComputedStyle(canvas);
-    pen.font = `11px ${style.fontFamily}`;
+    const marks = [0, 1].flatMap((axis) => ticks(panel.low[axis], panel.high[axis]).map((value) => {
+      const share = (value - panel.low[axis]) / (panel.high[axis] - panel.low[axis]);
+      return { axis, value, at: Math.round((axis ? 1 - share : share) * side) + 0.5 };
+    }));
     pen.lineWidth = 1;
-    for (const axis of [0, 1]) {
-      for (const value of ticks(panel.low[axis], panel.high[axis])) {
-        const share = (value - panel.low[axis]) / (panel.high[axis] - panel.low[axis]);
-        const at = Math.round((axis ? 1 - share : share) * side) + 0.5;
-        pen.strokeStyle = style.borderTopColor;
-        pen.beginPath();
-        axis ? pen.moveTo(0, at) : pen.moveTo(at, 0);
-        axis ? pen.lineTo(side, at) : pen.lineTo(at, side);
-        pen.stroke();
-        pen.fillStyle = style.color;
-        if (at > 24 && at < side - 24) {
-          axis ? pen.fillText(number(value, 0), 3, at - 3) : pen.fillText(number(value, 0), at + 3, side - 4);
-        }
-      }
+    pen.strokeStyle = style.borderTopColor;
+    for (const { axis, at } of marks) {
+      pen.beginPath();
+      pen.moveTo(axis ? 0 : at, axis ? at : 0);
+      pen.lineTo(axis ? side : at, axis ? at : side);
+      pen.stroke();
     }
+
     const codes = new Uint16Array(bytes(panel.codes).buffer);
     pen.font = `${clamp(side / 34, 6, 10)}px ${style.fontFamily}`;
     pen.textAlign = "center";
@@ -110,6 +106,18 @@
       pen.fillStyle = COLOURS[label % COLOURS.length];
       pen.fillText(classes[label], (codes[2 * i] / 65535) * side, (1 - codes[2 * i + 1] / 65535) * side);
     });
+
+    pen.font = `11px ${style.fontFamily}`;
+    pen.lineWidth = 4;
+    pen.strokeStyle = style.backgroundColor; // a margin around the numbers, over the codes
+    pen.fillStyle = style.color;
+    pen.textAlign = "left";
+    for (const { axis, value, at } of marks) {
+      if (at < 24 || at > side - 24) continue;
+      const where = [number(value, 0), axis ? 3 : at + 3, axis ? at - 7 : side - 8];
+      pen.strokeText(...where);
+      pen.fillText(...where);
+    }
   }
 
   function drawImage(canvas, pixels) {
