@@ -125,5 +125,6 @@ class Page:
             "PYTHONFAULTHANDLER": "1",  # a crash says where
             "PYTHONHASHSEED": "0",
             "PYTHONUTF8": "1",  # whatever the locale: the pages speak of 零
-            "PYTHONWARNINGS": "ignore:No ccache found",  # paddle says so at every import
+            # Paddle says the first at every import, matplotlib the second on a busy machine.
+            "PYTHONWARNINGS": "ignore:No ccache found,ignore:Creating legend with loc",
         }
