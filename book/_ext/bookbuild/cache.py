@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from functools import cache, partial
 from pathlib import Path
 
 from genbook import data, fingerprint
+from jupyter_cache.cache.db import DB_NAME
 from jupyter_cache.cache.main import JupyterCacheBase
 from myst_nb.core.execute import cache as myst_nb_cache
 from myst_nb.core.read import create_nb_reader
+from nbformat.reader import NotJSONError
+from sqlalchemy.exc import DatabaseError
 
-from . import edition
-
-from . import equations
+from . import edition, equations
 
 
 class BookCache(JupyterCacheBase):
@@ -40,12 +42,26 @@ class BookCache(JupyterCacheBase):
         return self.create_hashed_notebook(nb)[1]
 
     def holds(self, nb) -> bool:
-        """Whether the results of `nb` are there."""
+        """Whether the results of `nb` are there, and whole."""
         try:
-            record = self.match_cache_notebook(nb)
-        except KeyError:
+            self.get_cache_bundle(self.match_cache_notebook(nb).pk)
+        except (KeyError, NotJSONError, UnicodeDecodeError):
             return False
-        return self._get_notebook_path_cache(record.hashkey).is_file()
+        return True
+
+    def keep(self, bundle) -> None:
+        """Put results where `holds` finds them, in place of what a killed build may have left."""
+        folder = self._get_notebook_path_cache(self.key(bundle.nb)).parent
+        shutil.rmtree(folder, ignore_errors=True)
+        self.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+
+    def mend(self) -> None:
+        """Begin the list of results anew where a killed build left one that cannot be read."""
+        try:
+            self.list_cache_records()
+        except DatabaseError:
+            (self.path / DB_NAME).unlink()
+            self._db = None
 
 
 def of_book(app) -> BookCache:
@@ -110,6 +126,7 @@ def use_book_cache(app):
         raise RuntimeError("myst-nb no longer takes its cache from `get_cache`; adapt cache.py")
     lock = locked_packages(Path(app.srcdir))
     myst_nb_cache.get_cache = partial(BookCache, lock=lock)
+    of_book(app).mend()
 
 
 def outdated(app, env, added, changed, removed):

@@ -94,7 +94,7 @@ def keep(page: Page, future, key: str, cache) -> None:
     if said := stderr(page):
         raise Failed(f"{page.docname}: a cell wrote to stderr, and so on the page:\n\n{said}")
     results = CacheBundleIn(page.nb, page.docname, data={"execution_seconds": page.seconds})
-    cache.cache_notebook_bundle(results, check_validity=False, overwrite=True)
+    cache.keep(results)
 
 
 def stderr(page: Page) -> str:

@@ -114,7 +114,8 @@ def with_hidden_cells(blocks, page) -> list[markdown.Block]:
 
 def hidden_cells(page, start, end) -> list[markdown.Cell]:
     """The code cells from `start` to before `end`."""
-    return [markdown.Cell(i) for i in range(start, end) if page.cells[i].cell_type == "code"]
+    return [markdown.Cell(i) for i in range(start, end) if page.cells[i].cell_type == "code"
+            and "site-only" not in page.cells[i].metadata.get("tags", ())]
 
 
 def source_of(block, page) -> str | Shown | None:
