@@ -10,14 +10,17 @@
     notebooks  each page with code is also a notebook that runs by itself
     markdown   a page as plain Markdown, for its notebook
     offline    MathJax is served from the site itself
+    light      of the theme's icons, those that the site shows
+    accessible  what screen readers stumble over in what the tools write
     report     how the build ended
 """
 
-from . import cache, edition, execute, notebooks, offline, pictures, report
+from . import accessible, cache, edition, execute, light, notebooks, offline, pictures, report
 
 
 def setup(app):
     """Connect every part to the build."""
-    for part in (edition, cache, execute, pictures, notebooks, offline, report):
+    for part in (edition, cache, execute, pictures, notebooks, accessible, offline,
+                 light, report):
         part.setup(app)
     return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": True}
