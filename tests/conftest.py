@@ -85,8 +85,8 @@ def new_book():
 
 @pytest.fixture
 def book(tmp_path):
-    """An empty miniature book, in a folder with a space in its name."""
-    return MiniBook(tmp_path / "a book")
+    """An empty miniature book, in a folder whose name has a space and Chinese characters."""
+    return MiniBook(tmp_path / "a book 一本书")
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
