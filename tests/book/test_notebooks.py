@@ -239,7 +239,9 @@ def sources(chapter):
             yield path, textwrap.dedent(inspect.getsource(shown))
         else:
             nodes = {getattr(node, "name", None): node for node in ast.parse(text).body}
-            yield path, ast.get_source_segment(text, nodes[options["pyobject"]])
+            node = nodes[options["pyobject"]]
+            first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+            yield path, "\n".join(text.splitlines()[first - 1 : node.end_lineno])
 
 
 @pytest.mark.parametrize("name", [n for n, text in CHAPTERS.items() if "{literalinclude}" in text])
