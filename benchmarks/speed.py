@@ -4,11 +4,14 @@
     OMP_NUM_THREADS=2 python benchmarks/speed.py
 
 For each network, batch and optimiser the same, the two take turns, and the medians of all turns
-are printed with their ratio: above 1, Paddle is the faster. The last column is Paddle as it comes,
-without `genbook.cpu.tune`, measured in a process of its own.
+are printed with their ratio: above 1, Paddle is the faster. A step is measured twice: with float32
+products, and as `genbook.train.fit` takes it, with factors of linear layers rounded to bfloat16;
+PyTorch is then allowed to round them, too. The last column is Paddle as it comes, without
+`genbook.cpu.tune`, measured in a process of its own.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -22,7 +25,7 @@ os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))
 
 import paddle  # noqa: E402
 
-from genbook import cpu  # noqa: E402
+from genbook import cpu, onednn  # noqa: E402
 from genbook.autoencoder import AutoEncoder  # noqa: E402
 from genbook.unet import UNet  # noqa: E402
 from genbook.vae import VAE, vae_loss  # noqa: E402
@@ -97,6 +100,29 @@ def torch_steps(name):
     return step, forward
 
 
+@contextlib.contextmanager
+def bfloat16_products_in_torch():
+    """Within this block PyTorch may round the factors of products of matrices to bfloat16."""
+    import torch
+
+    settings = torch.backends.mkldnn.matmul
+    before, settings.fp32_precision = settings.fp32_precision, "bf16"
+    try:
+        yield
+    finally:
+        settings.fp32_precision = before
+
+
+def within(block, function):
+    """The function that calls `function` within the block."""
+
+    def wrapped():
+        with block():
+            function()
+
+    return wrapped
+
+
 def measure(functions, turns, calls=3):
     """The median seconds of each function; they take turns of `calls` calls.
 
@@ -134,13 +160,20 @@ def main():
     ).stdout)
     cpu.tune()
     print(f"threads: {os.environ['OMP_NUM_THREADS']}; medians of {args.turns} turns, ms")
-    print(f"{'':26s}{'genbook':>9s}{'torch':>9s}{'ratio':>7s}{'stock Paddle':>14s}")
+    print(f"{'':30s}{'genbook':>9s}{'torch':>9s}{'ratio':>7s}{'stock Paddle':>14s}")
     for name in CASES:
         ours, theirs = paddle_steps(name), torch_steps(name)
-        for i, what in enumerate(("step", "forward")):
-            mine, other = measure((ours[i], theirs[i]), args.turns)
-            print(f"{name + ', ' + what:26s}{1e3 * mine:9.1f}{1e3 * other:9.1f}"
-                  f"{other / mine:7.2f}{1e3 * stock[name][i]:14.1f}")
+        rows = {
+            "step": (ours[0], theirs[0], stock[name][0]),
+            "step in bfloat16": (within(onednn.bfloat16_products, ours[0]),
+                                 within(bfloat16_products_in_torch, theirs[0]), None),
+            "forward": (ours[1], theirs[1], stock[name][1]),
+        }
+        for what, (mine, other, untuned) in rows.items():
+            mine, other = measure((mine, other), args.turns)
+            last = f"{1e3 * untuned:14.1f}" if untuned else ""
+            print(f"{name + ', ' + what:30s}{1e3 * mine:9.1f}{1e3 * other:9.1f}"
+                  f"{other / mine:7.2f}{last}")
 
 
 if __name__ == "__main__":

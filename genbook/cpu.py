@@ -59,6 +59,7 @@ def use_onednn():
     """Have layers call oneDNN directly, where Paddle has it and it fits what they are given."""
     nn.Conv2D.forward = _instead(nn.Conv2D.forward, onednn.conv2d)
     nn.Conv2DTranspose.forward = _instead(nn.Conv2DTranspose.forward, onednn.conv2d_transpose)
+    nn.Linear.forward = _instead(nn.Linear.forward, onednn.linear)
     nn.GroupNorm.forward = _instead(nn.GroupNorm.forward, onednn.group_norm)
     nn.MaxPool2D.forward = _instead(nn.MaxPool2D.forward, onednn.max_pool2d)
     for name in onednn.ACTIVATIONS:

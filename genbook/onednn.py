@@ -6,6 +6,7 @@ may use; it is what PyTorch calls. This module reaches it through its C interfac
 (https://uxlfoundation.github.io/oneDNN/), with Paddle's tensors in place.
 """
 
+import contextlib
 import ctypes
 import functools
 import glob
@@ -16,7 +17,7 @@ import paddle
 from paddle.autograd import PyLayer
 
 # The constants and argument numbers of dnnl_types.h
-F32, ANY_LAYOUT, CPU, IN_ORDER = 3, 1, 1, 1
+F32, ANY_LAYOUT, CPU, IN_ORDER, BFLOAT16_PRODUCTS = 3, 1, 1, 1, 1
 FORWARD_TRAINING, BACKWARD_DATA, DIRECT = 64, 160, 1
 ADD, MULTIPLY, MAXIMUM = 0x1FFF0, 0x1FFF1, 0x1FF
 SRC, SRC_1, DST, WEIGHTS, BIAS, MEAN, VARIANCE, WORKSPACE = 1, 2, 17, 33, 41, 49, 50, 64
@@ -89,6 +90,12 @@ def plain(shape):
                 Dims(*strides))
 
 
+def transposed(shape):
+    """A float32 matrix [m, n] that lies in memory as its transpose [n, m]."""
+    m, _ = shape
+    return call("dnnl_memory_desc_create_with_strides", 2, Dims(*shape), F32, Dims(1, m))
+
+
 def free(shape):
     """A float32 array in whatever layout suits the kernel."""
     return call("dnnl_memory_desc_create_with_tag", len(shape), Dims(*shape), F32, ANY_LAYOUT)
@@ -100,7 +107,8 @@ class Primitive:
     def __init__(self, description, inputs, outputs, after=None):
         """inputs, outputs: dict of argument number -> shape; called with addresses in this order.
 
-        The workspace, whose layout is oneDNN's affair, has None for a shape. after: a primitive
+        An array that is not plain has its layout in place of the shape; the workspace, whose
+        layout is oneDNN's affair, has None. after: a primitive
         that is called before this one, on the same arrays where the numbers are the same, each of
         which is brought into a layout once; its addresses come first.
         """
@@ -110,7 +118,7 @@ class Primitive:
         arguments, last = [], []
         for number, shape in {**inputs, **outputs}.items():
             wanted = described(description, number) if number in QUERIES else None
-            layout = wanted if shape is None else plain(shape)
+            layout = plain(shape) if isinstance(shape, tuple) else shape or wanted
             memory = self._memories.get(number)
             if memory is None:
                 memory = call("dnnl_memory_create", layout, engine(), Handle(0))
@@ -264,6 +272,37 @@ def conv2d_transpose(layer, x, output_size=None):
     return Conv2DTranspose.apply(x, layer.weight, bias, y_shape, stride, padding)
 
 
+_brief = False  # whether products of matrices may be of brief numbers
+
+
+@contextlib.contextmanager
+def bfloat16_products():
+    """Within this block linear layers may round the factors of their products to bfloat16.
+
+    Their sums stay float32. oneDNN does so where the processor is faster at it, as those with
+    AMX are by a factor of three; the relative error of a factor is at most 2^-9.
+    """
+    global _brief
+    before, _brief = _brief, True
+    try:
+        yield
+    finally:
+        _brief = before
+
+
+def linear(layer, x):
+    """What the forward of an nn.Linear returns, within `bfloat16_products`; or NotImplemented."""
+    known = (
+        _brief
+        and reads(x)
+        and x.ndim == 2
+        and layer.bias is not None
+        and layer.weight.dtype == paddle.float32
+        and math.prod(layer.weight.shape) >= 2**12  # with fewer, a call costs what it saves
+    )
+    return Linear.apply(x, layer.weight, layer.bias) if known else NotImplemented
+
+
 LARGE = 2**17  # numbers in a tensor; with fewer, a call costs about what it saves
 
 
@@ -393,6 +432,57 @@ class Conv2DTranspose(PyLayer):
         if ctx.wanted[1]:
             run(ctx.convolution.gradient_weight, dy, x, dweight, none)
         return only(ctx.wanted, (dx, dweight, sum_of_channels(dy)))
+
+
+class Products:
+    """The primitives of y = x weight + bias with brief factors; x [N, I], weight [I, O].
+
+    forward(x, weight, bias -> y), gradient_x(dy, weight -> dx), gradient_weight(x, dy -> dweight).
+    """
+
+    def __init__(self, n, i, o):
+        x, y, w, b = (n, i), (n, o), (i, o), (1, o)
+        self.forward = product({SRC: x, WEIGHTS: w, BIAS: b}, y)
+        self.gradient_x = product({SRC: y, WEIGHTS: transposed((o, i))}, x)
+        self.gradient_weight = product({SRC: transposed((i, n)), WEIGHTS: y}, w)
+
+
+def product(inputs, result):
+    """The primitive that multiplies two matrices, and adds a bias where `inputs` has one."""
+    attributes = call("dnnl_primitive_attr_create")
+    library().dnnl_primitive_attr_set_fpmath_mode(attributes, BFLOAT16_PRODUCTS)
+    layouts = {k: plain(v) if isinstance(v, tuple) else v for k, v in inputs.items()}
+    description = call("dnnl_matmul_primitive_desc_create", engine(), layouts[SRC],
+                       layouts[WEIGHTS], layouts.get(BIAS), plain(result), attributes)
+    return Primitive(description, inputs, {DST: result})
+
+
+class Linear(PyLayer):
+    """y = x weight + bias, and its gradients."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias):
+        """x: [N, I]. weight: [I, O]. bias: [O]. Returns y [N, O]."""
+        ctx.wanted = [not tensor.stop_gradient for tensor in (x, weight, bias)]
+        x, weight, bias = x.contiguous(), weight.contiguous(), bias.contiguous()
+        ctx.products = compiled(Products, len(x), *weight.shape)
+        ctx.save_for_backward(x, weight)
+        y = paddle.empty([len(x), weight.shape[1]])
+        run(ctx.products.forward, x, weight, bias, y)
+        return y
+
+    @staticmethod
+    def backward(ctx, dy):
+        """The gradients of x, weight and bias."""
+        only_once()
+        x, weight = ctx.saved_tensor()
+        dy = dy.contiguous()
+        dx, dweight = paddle.empty(x.shape), paddle.empty(weight.shape)
+        if ctx.wanted[0]:
+            run(ctx.products.gradient_x, dy, weight, dx)
+        if ctx.wanted[1]:
+            run(ctx.products.gradient_weight, x, dy, dweight)
+        return only(ctx.wanted, (dx, dweight, paddle.ones([len(x)]) @ dy))
 
 
 class Elementwise:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import paddle
 
-from . import checkpoint, cpu, fingerprint, keep, progress, ranks
+from . import checkpoint, cpu, fingerprint, keep, onednn, progress, ranks
 
 # What Adam keeps for each parameter, and what it starts from
 ACCUMULATORS = {"moment1": 0.0, "moment2": 0.0, "beta1_pow_acc": 0.9, "beta2_pow_acc": 0.999}
@@ -117,7 +117,8 @@ class MovingAverage:
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         state = model.state_dict()
         for key, average in self.state.items():
-            average.set_value(average * decay + state[key] * (1 - decay))
+            # decay * average + (1 - decay) * state, in place
+            average.subtract_(state[key]).scale_(decay).add_(state[key])
 
 
 def noise_seed(seed, step, rank):
@@ -161,6 +162,7 @@ class _Run:
         start = time.perf_counter() - state.seconds()
         with (
             cpu.flush_denormals(),
+            onednn.bfloat16_products(),
             progress.bar(self.steps, name, state.step) as bar,
             keep.noted_signals(keeper) as signals,
             warnings.catch_warnings(),
@@ -225,7 +227,7 @@ class _State:
     def update(self):
         """Take the step that the gradients ask for."""
         self.optimizer.step()
-        self.optimizer.clear_grad()
+        self.optimizer.clear_grad(set_to_zero=False)
         if self.average:
             self.average.update(self.model)
         self.step += 1

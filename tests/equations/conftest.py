@@ -1,7 +1,7 @@
 """What a check of an equation is made of: the mark `checks`, and the fixture `agree`.
 
-    @pytest.mark.checks("eq-gaussian-kl", "KL divergence from the standard normal")
-    def test_gaussian_kl(agree):
+    @pytest.mark.checks("eq-kl-diagonal", "KL divergence from the standard normal")
+    def test_kl_diagonal(agree):
         \"\"\"The integral of the definition by quadrature on 200,001 points.\"\"\"
         agree(gaussian_kl(mu, logvar), integral, tolerance=1e-6)
 

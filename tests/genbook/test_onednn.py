@@ -309,3 +309,86 @@ def test_double_precision_is_left_to_paddle(calls):
     for layer in (nn.ReLU(), nn.Silu(), nn.MaxPool2D(2)):
         assert layer(x).dtype == paddle.float64
     assert not calls
+
+
+LINEAR = [(1, 64, 64), (7, 100, 41), (128, 266, 512)]  # images, inputs, outputs
+
+
+def linear_arrays(n, i, o, brief):
+    """x, weight, bias and dy as float32; with brief, numbers that bfloat16 holds."""
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal(shape) for shape in ((n, i), (i, o), (o,), (n, o))]
+    return [(a * 8).round().astype("float32") if brief else a.astype("float32") for a in arrays]
+
+
+def results_of(x, weight, bias, dy):
+    """y and the gradients of x, weight and bias of an nn.Linear."""
+    layer, x = nn.Linear(*weight.shape), paddle.to_tensor(x, stop_gradient=False)
+    layer.weight.set_value(weight)
+    layer.bias.set_value(bias)
+    y = layer(x)
+    y.backward(paddle.to_tensor(dy))
+    return [tensor.numpy() for tensor in (y, x.grad, layer.weight.grad, layer.bias.grad)]
+
+
+def products(x, weight, bias, dy):
+    """The same by the definitions, in float64."""
+    x, weight, bias, dy = (a.astype("float64") for a in (x, weight, bias, dy))
+    return x @ weight + bias, dy @ weight.T, x.T @ dy, dy.sum(axis=0)
+
+
+@pytest.mark.parametrize("shape", LINEAR)
+def test_a_linear_layer_with_brief_factors_against_its_definition(shape):
+    """Numbers that bfloat16 holds exactly give exact sums."""
+    arrays = linear_arrays(*shape, brief=True)
+    with onednn.bfloat16_products():
+        results = results_of(*arrays)
+    for result, expected in zip(results, products(*arrays), strict=True):
+        np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", LINEAR)
+def test_a_linear_layer_rounds_its_factors_by_no_more_than_bfloat16(shape):
+    x, weight, bias, dy = linear_arrays(*shape, brief=False)
+    with onednn.bfloat16_products():
+        results = results_of(x, weight, bias, dy)
+    sizes = products(*map(np.abs, (x, weight, bias, dy)))
+    for result, expected, size in zip(results, products(x, weight, bias, dy), sizes, strict=True):
+        assert (np.abs(result - expected) <= (2**-8 + 1e-5) * size).all()
+
+
+def test_factors_are_rounded_within_the_block_only(monkeypatch):
+    calls = []
+    apply = onednn.Linear.apply
+    monkeypatch.setattr(onednn.Linear, "apply", lambda *args: calls.append(1) or apply(*args))
+    layer, x = nn.Linear(64, 64), paddle.randn([4, 64])
+    layer(x)
+    assert not calls
+    with pytest.raises(KeyError), onednn.bfloat16_products():
+        layer(x)
+        raise KeyError
+    layer(x)
+    assert len(calls) == 1
+
+
+def test_a_linear_layer_in_the_block_gives_the_same_bits_each_time():
+    arrays = linear_arrays(128, 266, 512, brief=False)
+    with onednn.bfloat16_products():
+        first = results_of(*arrays)
+        assert all((a == b).all() for a, b in zip(first, results_of(*arrays), strict=True))
+
+
+@pytest.mark.parametrize("frozen", ["x", "weight", "bias"])
+def test_a_frozen_tensor_changes_no_other_gradient_of_a_linear_layer(frozen):
+    x, weight, bias, dy = linear_arrays(16, 64, 64, brief=True)
+    layer, x = nn.Linear(64, 64), paddle.to_tensor(x, stop_gradient=frozen == "x")
+    for parameter, value in (("weight", weight), ("bias", bias)):
+        getattr(layer, parameter).set_value(value)
+        getattr(layer, parameter).stop_gradient = frozen == parameter
+    with onednn.bfloat16_products():
+        layer(x).backward(paddle.to_tensor(dy))
+    tensors = {"x": x, "weight": layer.weight, "bias": layer.bias}
+    expected = dict(zip(tensors, products(x.numpy(), weight, bias, dy)[1:], strict=True))
+    assert tensors[frozen].grad is None
+    for name in set(tensors) - {frozen}:
+        np.testing.assert_allclose(tensors[name].grad.numpy(), expected[name], rtol=1e-5)
