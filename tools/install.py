@@ -21,8 +21,8 @@ ASKED_FOR = (ROOT / "requirements.txt", ROOT / "pyproject.toml")
 def main(venv):
     """Make `venv` what the lock says; return an exit code."""
     if not (3, 10) <= sys.version_info[:2] < (3, 14):
-        print("genbook needs Python 3.10 to 3.13; this is %d.%d. Name another: "
-              "make PYTHON=/path/to/python3.11" % sys.version_info[:2], file=sys.stderr)
+        print("genbook needs Python 3.10 to 3.13; this is {}.{}. Name another: "
+              "make PYTHON=/path/to/python3.11".format(*sys.version_info), file=sys.stderr)
         return 1
     stamp = venv / ".installed"
     try:
