@@ -50,12 +50,17 @@ def install(venv, stamp):
     if not stamp.exists():
         shutil.rmtree(venv, ignore_errors=True)
     stamp.unlink(missing_ok=True)
-    subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
+    run([sys.executable, "-m", "venv", str(venv)])
     python = venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "--require-hashes", "-r", str(ASKED_FOR[0])], check=True)
-    subprocess.run([*pip, "--no-deps", "--no-build-isolation", "-e", str(ROOT)], check=True)
+    run([*pip, "--require-hashes", "-r", str(ASKED_FOR[0])])
+    run([*pip, "--no-deps", "--no-build-isolation", "-e", str(ROOT)])
     stamp.touch()
+
+
+def run(command):
+    """Run a command, which shares the lock: should it outlive this process, it still holds it."""
+    subprocess.run(command, check=True, close_fds=False)
 
 
 @contextlib.contextmanager
@@ -69,6 +74,7 @@ def locked(path):
         else:
             import fcntl
 
+            os.set_inheritable(file.fileno(), True)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
