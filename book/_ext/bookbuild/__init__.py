@@ -10,17 +10,20 @@
     notebooks  each page with code is also a notebook that runs by itself
     markdown   a page as plain Markdown, for its notebook
     offline    MathJax is served from the site itself
+    looks      an edit of styles and scripts reaches the site
     light      of the theme's icons, those that the site shows
-    accessible  what screen readers stumble over in what the tools write
+    accessible what screen readers stumble over in what the tools write
     report     how the build ended
 """
 
-from . import accessible, cache, edition, execute, light, notebooks, offline, pictures, report
+from . import (
+    accessible, cache, edition, execute, light, looks, notebooks, offline, pictures, report,
+)
 
 
 def setup(app):
     """Connect every part to the build."""
     for part in (edition, cache, execute, pictures, notebooks, accessible, offline,
-                 light, report):
+                 looks, light, report):
         part.setup(app)
     return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": True}
