@@ -109,5 +109,6 @@ def run(action, *args):
     result = action(*args)
     if not result["success"]:
         words = f"{result.get('log', '')}\n{result.get('error', '')}".strip().splitlines()
-        errors = [line for line in words if re.match(r"[\w.]+(Error|Exception|Entry)\b", line)]
-        raise AssignmentError(f"nbgrader failed: {(errors or words or ['no reason given'])[0]}")
+        words = [line.strip() for line in words] or ["no reason given"]
+        errors = [line for line in words if re.match(r"[\w.]*(Error|Exception|Entry)(: |$)", line)]
+        raise AssignmentError(f"nbgrader failed: {(errors or words)[0]}")

@@ -6,10 +6,10 @@ import struct
 import numpy as np
 import paddle
 import pytest
-from edits import edited
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edits import edited
 from genbook import checkpoint, keep, saved
 from genbook.autoencoder import AutoEncoder
 from genbook.checkpoint import CheckpointError, build

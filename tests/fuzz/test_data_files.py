@@ -9,11 +9,11 @@ import zipfile
 
 import numpy as np
 import pytest
-from edits import edited
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from edits import edited
 from genbook import data
 from genbook.data import DataError
 

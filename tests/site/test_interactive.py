@@ -5,6 +5,7 @@ import json
 import re
 from html import unescape
 from pathlib import Path
+from time import monotonic, sleep
 
 import numpy as np
 import paddle
@@ -78,6 +79,14 @@ def image(panel):
         "(c) => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]")
 
 
+def wait_until_another_image_than(before, panel):
+    """The weights take a moment to load."""
+    end = monotonic() + 30
+    while image(panel) == before:
+        assert monotonic() < end, "the image stays as it was"
+        sleep(0.1)
+
+
 @pytest.fixture(params=["http", "file"])
 def figure(request, site, tab):
     """The planes of codes, served or opened as a file."""
@@ -93,9 +102,7 @@ def test_keys_and_mouse_move_the_point(tab, figure):
     handle.focus()
     for _ in range(20):
         tab.keyboard.press("Shift+ArrowUp")
-    tab.wait_for_function("(a) => JSON.stringify(a) !== JSON.stringify([...document.querySelectorAll("
-                          "'.interactive-image')[1].getContext('2d').getImageData(0,0,16,16).data])",
-                          arg=before)
+    wait_until_another_image_than(before, panel)
     assert handle.get_attribute("aria-valuetext") != at
     top = json.loads(figure.get_attribute("data-settings"))["panels"][1]["high"][1]
     assert f"{top:.2f})" in handle.get_attribute("aria-valuetext")  # and no further

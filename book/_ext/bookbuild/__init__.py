@@ -1,5 +1,6 @@
 """What building this book takes beyond Jupyter Book, one idea per module.
 
+    accessible   what screen readers stumble over in what the tools write
     address      what the site tells those who link to it, and those who follow a dead link
     cache        a page's results are kept under everything they depend on
     edition      the same book on another data set
@@ -11,17 +12,20 @@
     notebooks    each page with code is also a notebook that runs by itself
     markdown     a page as plain Markdown, for its notebook
     interactive  figures that a reader can move
+    light        of the theme's icons, those that the site shows
     offline      MathJax is served from the site itself
     report       how the build ended
     whole        one build at a time, and nothing half-written stays
 """
 
 from . import (
+    accessible,
     address,
     cache,
     edition,
     execute,
     interactive,
+    light,
     notebooks,
     offline,
     pictures,
@@ -32,7 +36,7 @@ from . import (
 
 def setup(app):
     """Connect every part to the build."""
-    for part in (whole, edition, cache, execute, pictures, notebooks, interactive, offline,
-                 address, report):
+    for part in (whole, edition, cache, execute, pictures, notebooks, interactive, accessible,
+                 offline, light, address, report):
         part.setup(app)
     return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": True}

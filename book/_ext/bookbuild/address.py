@@ -73,7 +73,8 @@ def describe(app, pagename, templatename, context, doctree):
 def description(doctree) -> str:
     """The beginning of a page's text: whole words of its first paragraph."""
     for paragraph in doctree.findall(nodes.paragraph):
-        if not isinstance(paragraph.parent, nodes.section) or next(paragraph.findall(nodes.math), None):
+        in_section = isinstance(paragraph.parent, nodes.section)
+        if not in_section or any(paragraph.findall(nodes.math)):
             continue
         text = " ".join(paragraph.astext().split())
         if len(text) > LONGEST:

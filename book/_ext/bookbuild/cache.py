@@ -13,13 +13,13 @@ import shutil
 from functools import cache, partial
 from pathlib import Path
 
-from genbook import data, fingerprint
 from jupyter_cache.cache.db import DB_NAME
 from jupyter_cache.cache.main import JupyterCacheBase
 from myst_nb.core.execute import cache as myst_nb_cache
 from myst_nb.core.read import create_nb_reader
 from nbformat.reader import NotJSONError
-from sqlalchemy.exc import DatabaseError
+
+from genbook import data, fingerprint
 
 from . import edition, equations
 
@@ -42,24 +42,33 @@ class BookCache(JupyterCacheBase):
         return self.create_hashed_notebook(nb)[1]
 
     def holds(self, nb) -> bool:
-        """Whether the results of `nb` are there, and whole."""
+        """Whether the results of `nb` are there."""
         try:
-            self.get_cache_bundle(self.match_cache_notebook(nb).pk)
-        except (KeyError, NotJSONError, UnicodeDecodeError):
+            self.match_cache_notebook(nb)
+        except KeyError:
             return False
         return True
 
-    def keep(self, bundle) -> None:
-        """Put results where `holds` finds them, in place of what a killed build may have left."""
+    def match_cache_notebook(self, nb):
+        """The record of the results of `nb`; KeyError where they are missing or not whole."""
+        record = super().match_cache_notebook(nb)
+        try:
+            self.get_cache_bundle(record.pk)
+        except (NotJSONError, UnicodeDecodeError):
+            raise KeyError(record.hashkey) from None
+        return record
+
+    def cache_notebook_bundle(self, bundle, *arguments, **options):
+        """Keep results, in place of what a killed build may have left there."""
         folder = self._get_notebook_path_cache(self.key(bundle.nb)).parent
         shutil.rmtree(folder, ignore_errors=True)
-        self.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+        return super().cache_notebook_bundle(bundle, *arguments, **options)
 
     def mend(self) -> None:
         """Begin the list of results anew where a killed build left one that cannot be read."""
         try:
             self.list_cache_records()
-        except DatabaseError:
+        except RuntimeError:  # what jupyter-cache makes of all that its database says
             (self.path / DB_NAME).unlink()
             self._db = None
 

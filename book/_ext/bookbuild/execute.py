@@ -13,9 +13,10 @@ import time
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 
-from genbook import fingerprint
 from jupyter_cache.base import CacheBundleIn
 from nbclient.exceptions import CellExecutionError
+
+from genbook import fingerprint
 
 from .cache import of_book, read_page
 from .kernel import Page, list_fonts
@@ -94,7 +95,7 @@ def keep(page: Page, future, key: str, cache) -> None:
     if said := stderr(page):
         raise Failed(f"{page.docname}: a cell wrote to stderr, and so on the page:\n\n{said}")
     results = CacheBundleIn(page.nb, page.docname, data={"execution_seconds": page.seconds})
-    cache.keep(results)
+    cache.cache_notebook_bundle(results, check_validity=False, overwrite=True)
 
 
 def stderr(page: Page) -> str:

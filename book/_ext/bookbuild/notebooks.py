@@ -11,9 +11,10 @@ from importlib.metadata import requires
 from pathlib import Path
 
 import nbformat
-from genbook.notebook import CannotCarry, Shown, standalone
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from sphinx.util import logging
+
+from genbook.notebook import CannotCarry, Shown, standalone
 
 from . import edition, markdown
 from .cache import page_keys, read_page

@@ -2,12 +2,13 @@
 
 Sphinx takes a page for done once its file is there, be it cut off by the end of the process, and
 it warns about a page only when it reads it. So a mark is set before the first page is read, and
-taken away after a build without a warning. A build that finds the mark reads and writes every
-page anew; the results of the cells are kept elsewhere, so this takes seconds.
+taken away after a build without a warning. A build that finds the mark begins with no site and
+reads every page anew; the results of the cells are kept elsewhere, so this takes seconds.
 """
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -16,13 +17,15 @@ from sphinx.application import ENV_PICKLE_FILENAME
 
 
 def begin(app, config):
-    """Wait until no other build writes into this folder; forget what an unfinished one read."""
+    """Wait until no other build writes into this folder; forget what an unfinished one made."""
     doctrees = Path(app.doctreedir)
     try:
         doctrees.mkdir(parents=True, exist_ok=True)
         hold_lock(app, doctrees / "lock")
         if mark(app).exists():
             (doctrees / ENV_PICKLE_FILENAME).unlink(missing_ok=True)
+            shutil.rmtree(app.outdir)
+            Path(app.outdir).mkdir()
     except OSError as error:
         raise SystemExit(f"genbook: cannot write into {doctrees}: {error.strerror}") from None
 

@@ -236,19 +236,22 @@
     const path = (values, from) =>
       "M" + values.map((y, i) => `${place(i + from).toFixed(2)} ${(40 * (1 - y)).toFixed(2)}`).join("L");
     const line = element("line", { y1: 0, y2: 40, class: "interactive-now" });
-    const curves = element("svg", { viewBox: "0 0 100 40", preserveAspectRatio: "none", "aria-hidden": "true" },
+    const box = { viewBox: "0 0 100 40", preserveAspectRatio: "none", "aria-hidden": "true" };
+    const curves = element("svg", box,
       element("path", { d: path(alphas, 0), class: "interactive-alpha" }),
       element("path", { d: path(betas, 1), class: "interactive-beta" }), line);
     const dots = ["alpha", "beta"].map((name) => element("span", { class: `interactive-dot ${name}` }));
     const chart = element("div", { class: "interactive-chart" }, curves, ...dots);
-    const slider = element("input", { type: "range", min: 0, max: steps.length - 1, step: 1, "aria-label": "t" });
+    const slider = element("input",
+      { type: "range", min: 0, max: steps.length - 1, step: 1, "aria-label": "t" });
     const button = element("button", { type: "button", class: "interactive-play" });
     const text = {
       t: element("span"),
       alpha: element("span", { class: "interactive-key alpha" }),
       beta: element("span", { class: "interactive-key beta" }),
     };
-    root.append(chart, slider, element("div", { class: "interactive-text" }, button, text.t, text.alpha, text.beta));
+    root.append(chart, slider,
+      element("div", { class: "interactive-text" }, button, text.t, text.alpha, text.beta));
 
     function show() {
       const at = Number(slider.value), t = steps[at];
