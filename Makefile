@@ -4,20 +4,30 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PORT ?= 8000
+CASES ?= 10000
+# Whatever the locale: the book speaks of 零.
+export PYTHONUTF8 := 1
 
 # The interpreter that .venv is made of: python3, or a newer one where python3 is too old.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
 	"$$p" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' 2>/dev/null \
 	&& { echo $$p; break; }; done)
 
-.PHONY: book test bench serve lock clean distclean help
+# How the lock is made; the same everywhere, for all systems and Pythons at once.
+LOCK := "$(BIN)/uv" pip compile --quiet --universal --generate-hashes --all-extras \
+	--python-version 3.10 --no-header pyproject.toml
+
+.PHONY: book test fuzz bench serve check format audit lock relock clean distclean help
 .DEFAULT_GOAL := book
 
 # Another edition: make book DATA=mnist (or hanzi) into _build/mnist/_build/html.
 DATA ?= digits
-OUT := $(if $(filter digits,$(DATA)),.,_build/$(DATA))
+OUT ?= $(if $(filter digits,$(DATA)),.,_build/$(DATA))
 
 book: $(STAMP) ## build the book into _build/html; red when anything is wrong (DATA=mnist|hanzi)
+	@mkdir -p "$(OUT)/_build" && test -w "$(OUT)/_build" || { \
+		echo "Cannot write into $(OUT)/_build. Name another folder: make book OUT=/path"; \
+		exit 1; }
 	GENBOOK_EDITION=$(DATA) "$(BIN)/jupyter-book" build . --path-output "$(OUT)" \
 		-n -W --keep-going
 
@@ -36,26 +46,31 @@ serve: ## show the built book at http://localhost:8000 (PORT=...)
 	@test -f _build/html/index.html || { echo "No book yet: run make book first."; exit 1; }
 	"$(BIN)/python" -m http.server -d _build/html -b 127.0.0.1 $(PORT)
 
-# An install that fails or is interrupted leaves no stamp, so the next make does it again.
+# An install that fails or is killed leaves no stamp, so the next make does it again.
 $(STAMP): requirements.txt pyproject.toml
 	@test -n '$(PYTHON)' && command -v '$(PYTHON)' >/dev/null || { \
 		echo "genbook needs Python 3.10 to 3.13. Name one: make PYTHON=/path/to/python3.11"; \
 		exit 1; }
-	@'$(PYTHON)' -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v < (3, 14) or sys.exit( \
-		"genbook needs Python 3.10 to 3.13; this is %d.%d. " % v + \
-		"Name another: make PYTHON=/path/to/python3.11")'
-	rm -f "$@"
-	@echo "Installing the locked packages into $(VENV): about a minute, 1.5 GB."
-	'$(PYTHON)' -m venv "$(VENV)"
-	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check \
-		--require-hashes -r requirements.txt
-	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check \
-		--no-deps --no-build-isolation -e .
-	touch "$@"
+	@'$(PYTHON)' tools/install.py "$(VENV)"
 
-lock: ## make requirements.txt anew from pyproject.toml (needs uv)
-	uv pip compile --universal --generate-hashes --all-extras --python-version 3.10 --no-header \
-		--upgrade pyproject.toml -o requirements.txt
+fuzz: $(STAMP) ## feed broken files to every loader (CASES=10000 to each of its tests)
+	CASES=$(CASES) "$(BIN)/python" -m pytest tests/fuzz --hypothesis-profile=fuzz
+
+check: $(STAMP) ## style and types
+	"$(BIN)/ruff" check
+	"$(BIN)/mypy"
+
+format: $(STAMP) ## have ruff put imports in order and mend what it can
+	"$(BIN)/ruff" check --fix
+
+audit: $(STAMP) ## look for known holes in the locked packages (asks pypi.org)
+	"$(BIN)/pip-audit" --require-hashes --disable-pip -r requirements.txt
+
+lock: $(STAMP) ## make requirements.txt anew from pyproject.toml, everything as new as it may be
+	$(LOCK) --upgrade -o requirements.txt
+
+relock: $(STAMP) ## bring requirements.txt in line with pyproject.toml, and change nothing else
+	$(LOCK) -o requirements.txt
 
 clean: ## remove the site; finished pages and trainings stay, so the next build is quick
 	rm -rf _build/html _build/.doctrees _build/jupyter_execute _build/progress

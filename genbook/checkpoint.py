@@ -39,12 +39,12 @@ def pack(arrays, about):
 
 
 def unpack(content):
-    """The arrays and what was told about them; ValueError where the checksum is wrong."""
+    """The arrays and what was told about them; ValueError where these are not what was packed."""
     arrays = safetensors.numpy.load(content)
     metadata = json.loads(content[8 : 8 + _length(content)])["__metadata__"]
     if metadata["checksum"] != _checksum(arrays, metadata["about"]):
         raise ValueError("its checksum is wrong")
-    return arrays, json.loads(metadata["about"])
+    return arrays, _told(metadata["about"])
 
 
 def write(file, arrays, about):
@@ -94,10 +94,7 @@ def about(file):
     """What `file` tells about its arrays, without reading these; errors as those of `read`."""
     with _reading(file) as stream:
         _, metadata = _header(stream)
-        told = json.loads(metadata["about"])
-        if not isinstance(told, dict):
-            raise ValueError("its header makes no sense")
-        return told
+        return _told(metadata["about"])
 
 
 def build(network, **arguments):
@@ -183,6 +180,17 @@ def _header(stream):
     if size != 8 + length + sum(count for _, count in entries.values()):
         raise ValueError("it is too short or too long")
     return entries, metadata
+
+
+def _told(text):
+    """The dict that `text` was made from."""
+    try:
+        told = json.loads(text)
+    except RecursionError:  # lists in lists in lists
+        told = None
+    if not isinstance(told, dict):
+        raise ValueError("its header makes no sense")
+    return told
 
 
 def _entry(dtype, shape, data_offsets):

@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 import sys
+import warnings
 
 import numpy as np
 from PIL import Image
@@ -26,6 +27,7 @@ def main(argv=None):
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # not every terminal can show 零
             stream.reconfigure(errors="replace")
+    warnings.filterwarnings("ignore", "No ccache found")  # Paddle says so at every import
     try:
         args = _parser().parse_args(argv)
         args.run(args)

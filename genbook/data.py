@@ -12,12 +12,13 @@ Files are looked for in `root`, then under `$GENBOOK_DATA`, then in the user's c
 
 import contextlib
 import csv
-import gzip
 import hashlib
 import http.client
 import io
+import math
 import numbers
 import os
+import re
 import secrets
 import urllib.request
 import warnings
@@ -168,6 +169,7 @@ _MNIST_MD5 = {
     "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
     "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
+_MNIST_MOST = 2**26  # bytes, more than any of the files has, packed or not
 
 
 def _mnist(split, size, root):
@@ -220,7 +222,7 @@ def _mnist_mirror():
 
 def _read_mnist(path, name):
     try:
-        return _parse_mnist(path.read_bytes(), name, path)
+        return _parse_mnist(_content(path, _MNIST_MOST), name, path)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
     except DataError as error:
@@ -241,10 +243,19 @@ def _unpack(content, source):
     """What a gzip file holds; anything else as it is (browsers unpack without renaming)."""
     if not content.startswith(b"\x1f\x8b"):
         return content
+    broken = f"{source}: broken gzip file of {len(content)} bytes"
+    stream = zlib.decompressobj(wbits=31)  # 31: a gzip header, and its checksum at the end
     try:
-        return gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{source}: broken gzip file of {len(content)} bytes: {error}") from error
+        unpacked = stream.decompress(content, _MNIST_MOST)
+    except zlib.error as error:
+        raise DataError(f"{broken}: {error}") from error
+    if stream.unconsumed_tail:
+        raise DataError(f"{broken}: it unpacks to more than {_MNIST_MOST} bytes")
+    if not stream.eof:
+        raise DataError(f"{broken}: its end is missing")
+    if stream.unused_data:
+        raise DataError(f"{broken}: {len(stream.unused_data)} bytes follow its end")
+    return unpacked
 
 
 def parse_idx(content, item_shape, source):
@@ -290,6 +301,8 @@ def parse_idx(content, item_shape, source):
 _HANZI_PAGE = "https://www.kaggle.com/datasets/gpreda/chinese-mnist"
 _HANZI_COLUMNS = ("suite_id", "sample_id", "code")
 _HANZI_SIDE = 64  # of the images in the archive
+_HANZI_MOST = {"archive": 2**25, "table": 2**20, "image": 2**14}  # bytes, several times the real
+_SHA256_BYTES = 32
 
 
 def _hanzi(split, size, root):
@@ -324,8 +337,11 @@ def _hanzi_file(root):
 
 def _open_zip(path):
     try:
+        _check_size(path, _HANZI_MOST["archive"])
         return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # zipfile trusts what it reads, and stumbles in many ways
         raise DataError(
             f"{path}: not a whole zip file ({error}); download it again from {_HANZI_PAGE}"
         ) from error
@@ -337,27 +353,38 @@ def _hanzi_index(archive):
     A suite is one writer, a code of 1 to 15 one character.
     """
     table = f"{archive.filename}: chinese_mnist.csv"
-    content = _member(archive, "chinese_mnist.csv")
+    content = _member(archive, "chinese_mnist.csv", _HANZI_MOST["table"])
     try:
         rows = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""))
         missing = [name for name in _HANZI_COLUMNS if name not in (rows.fieldnames or [])]
         if missing:
-            raise DataError(f"{table}: no column {missing[0]}, only {rows.fieldnames}")
-        index = np.array([[int(row[name]) for name in _HANZI_COLUMNS] for row in rows], np.int64)
-    except (ValueError, TypeError, csv.Error) as error:  # a short row has None for a number
+            raise DataError(f"{table}: no column {missing[0]}, only {rows.fieldnames!s:.200}")
+        index = np.array([[_number(row[name]) for name in _HANZI_COLUMNS] for row in rows],
+                         np.int64)
+    except (ValueError, csv.Error) as error:
         raise DataError(f"{table}: cannot be read: {error}") from error
     if len(index) == 0:
         raise DataError(f"{table}: no rows")
     wrong = index[(index[:, 2] < 1) | (index[:, 2] > len(strokes.CLASSES)), 2]
     if len(wrong):
         raise DataError(f"{table}: code {wrong[0]}, expected 1 to {len(strokes.CLASSES)}")
-    absent = set(map(_hanzi_name, index)) - set(archive.namelist())
+    names = set(map(_hanzi_name, index))
+    if len(names) < len(index):
+        raise DataError(f"{table}: {len(index) - len(names)} rows are there twice")
+    absent = names - set(archive.namelist())
     if absent:
         raise DataError(
             f"{archive.filename}: {len(absent)} of {len(index)} images are missing,"
             f" the first is {min(absent)}; download it again from {_HANZI_PAGE}"
         )
     return index
+
+
+def _number(text):
+    """A whole number of one to six digits; int() would take more than a table should hold."""
+    if text is None or not re.fullmatch("[0-9]{1,6}", text):
+        raise ValueError(f"{text!r:.40} is not a whole number")
+    return int(text)
 
 
 def _hanzi_name(row):
@@ -368,49 +395,56 @@ def _hanzi_images(archive, index, size):
     """All images, redrawn: uint8 [N, size, size]. They take 10 s, so the result is kept."""
     digest = hashlib.sha256(Path(archive.filename).read_bytes()).hexdigest()
     code = fingerprint.of_modules(frozenset([__name__]))
-    path = cache() / "hanzi" / f"{code[:8]}-{size}-{digest[:16]}.npy"
-    with contextlib.suppress(OSError, ValueError, EOFError):  # nothing there, or broken
-        images = np.load(path, allow_pickle=False)
-        if images.shape == (len(index), size, size) and images.dtype == np.uint8:
-            return images
-    images = np.empty((len(index), size, size), dtype=np.uint8)
+    path = cache() / "hanzi" / f"{code[:8]}-{size}-{digest[:16]}.pixels"
+    shape = (len(index), size, size)
+    with contextlib.suppress(OSError, DataError):  # nothing there, or something else
+        content = _content(path, _SHA256_BYTES + math.prod(shape))
+        checksum, pixels = content[:_SHA256_BYTES], content[_SHA256_BYTES:]
+        if hashlib.sha256(pixels).digest() == checksum and len(pixels) == math.prod(shape):
+            return np.frombuffer(pixels, np.uint8).reshape(shape)
+    images = np.empty(shape, dtype=np.uint8)
     for i, row in enumerate(tqdm(index, desc=f"hanzi {size}x{size}", delay=1, mininterval=1)):
         images[i] = np.rint(255 * redraw(_hanzi_image(archive, _hanzi_name(row)), size))
-    buffer = io.BytesIO()
-    np.save(buffer, images, allow_pickle=False)
     with contextlib.suppress(DataError):  # without a cache the next load is slow, not wrong
-        _write(path, buffer.getvalue())
+        _write(path, hashlib.sha256(images).digest() + images.tobytes())
     return images
 
 
 def _hanzi_image(archive, name):
     """One image of the archive: uint8 [64, 64]."""
-    content = _member(archive, name)
+    content = _member(archive, name, _HANZI_MOST["image"])
     side = (_HANZI_SIDE, _HANZI_SIDE)
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        # Of the other formats that Pillow knows, one has it start another program.
+        with Image.open(io.BytesIO(content), formats=["JPEG"]) as image:
             if image.mode != "L" or image.size != side:
                 raise DataError(
                     f"{archive.filename}: {name} is {image.mode} {image.size}, expected L {side}"
                 )
             pixels = np.asarray(image)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # a decoder stumbles in many ways
         raise DataError(f"{archive.filename}: {name} is not a whole image: {error}") from error
     if pixels.max() < 32:
         raise DataError(f"{archive.filename}: {name} is blank")
     return pixels
 
 
-def _member(archive, name):
+def _member(archive, name, most):
     """A file of the archive, read in place: nothing is ever unpacked to disk."""
     try:
-        return archive.read(name)
+        with archive.open(name) as stream:
+            content = stream.read(most + 1)
     except KeyError:
         raise DataError(
             f"{archive.filename}: {name} is missing; download it again from {_HANZI_PAGE}"
         ) from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
+    except Exception as error:  # zipfile trusts what it reads, and stumbles in many ways
         raise DataError(f"{archive.filename}: cannot read {name}: {error}") from error
+    if len(content) > most:
+        raise DataError(f"{archive.filename}: {name} has more than {most} bytes")
+    return content
 
 
 def redraw(pixels, size, *, box=0.76, pen=0.075):
@@ -495,6 +529,19 @@ def _find(names, folder, root):
     return next((path for path in paths if path.is_file()), None)
 
 
+def _content(path, most):
+    """What is in a file, unless that is more than it should be."""
+    _check_size(path, most)
+    return path.read_bytes()
+
+
+def _check_size(path, most):
+    """Raise DataError for a file too large to be the right one, before it is read."""
+    size = path.stat().st_size
+    if size > most:
+        raise DataError(f"{path}: {size} bytes, expected at most {most}")
+
+
 def _download(url, folder):
     """The whole content behind an address; the error says which folder may hold it instead."""
     content = bytearray()
@@ -505,6 +552,8 @@ def _download(url, folder):
                 while chunk := reply.read(1 << 16):
                     content += chunk
                     bar.update(len(chunk))
+                    if len(content) > _MNIST_MOST:
+                        raise DataError(f"{url}: more than {_MNIST_MOST} bytes; nothing was kept")
     except (OSError, http.client.HTTPException) as error:
         raise DataError(
             f"cannot download {url}: {error}; get it in another way and put it into {folder}"

@@ -113,6 +113,7 @@ class Keeper:
             try:
                 self._compare(checkpoint.about(self.file))
                 found = checkpoint.read(self.file, checkpoint.forms(state.tensors()))
+                self._check_counters(*found)
             except CheckpointError:
                 if self._strict:
                     raise
@@ -157,11 +158,21 @@ class Keeper:
         """Raise CheckpointError unless the checkpoint is of this very training."""
         if about.get("recipe") == self._about["recipe"]:
             return
-        old, new = about.get("settings", {}), self._about["settings"]
+        old, new = about.get("settings"), self._about["settings"]
+        old = old if isinstance(old, dict) else {}
         other = [f"{key} was {old.get(key)}, is {new[key]}" for key in new
                  if old.get(key) != new[key]]
         raise CheckpointError(f"{self.file} is of another training: "
                               f"{', '.join(other) or 'the code, the data or the start differ'}")
+
+    def _check_counters(self, arrays, about):
+        """Raise CheckpointError unless the checkpoint is of a step that it has reached."""
+        step, updates = about.get("step"), about.get("updates")
+        reached = {len(array) for name, array in arrays.items() if name.startswith("history.")}
+        if (type(step) is not int or type(updates) is not int or reached != {step}
+                or not 0 < step <= self._steps or not 0 <= updates <= step):
+            raise CheckpointError(f"{self.file} is damaged: its step is {step!r:.20}, "
+                                  f"its averages are of {updates!r:.20}")
 
 
 @contextlib.contextmanager

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+
 import numpy as np
 import paddle
 
@@ -12,6 +15,9 @@ from .diffusion import GaussianDiffusion, guided
 from .unet import UNet
 from .vae import VAE
 
+# The largest of the book's models has 3 MB and is told in 100 letters
+MOST_BYTES = 2**28
+MOST_LETTERS = 1000
 NETWORKS = {network.__name__: network for network in (AutoEncoder, VAE, UNet)}
 
 
@@ -35,7 +41,11 @@ def load(file):
     Raises CheckpointError for a file that is none, or is damaged.
     """
     told = checkpoint.about(file)
+    if os.path.getsize(file) > MOST_BYTES:
+        raise CheckpointError(f"{file} has more than {MOST_BYTES} bytes: no model of the book")
     try:
+        if len(json.dumps(told["arguments"])) > MOST_LETTERS:  # it would take minutes to build
+            raise ValueError("too many arguments")
         network = NETWORKS[told["network"]]
         arguments = told["arguments"]
         with paddle.LazyGuard():  # the shapes alone: the file may ask for any size

@@ -57,7 +57,7 @@ class MiniBook:
     def build(self, *options: str) -> "Build":
         """Build the book."""
         process = self.start(*options)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=600)
         return Build(process.returncode, out, err)
 
     def html(self, name: str) -> str:
@@ -85,8 +85,8 @@ def new_book():
 
 @pytest.fixture
 def book(tmp_path):
-    """An empty miniature book, in a folder with a space in its name."""
-    return MiniBook(tmp_path / "a book")
+    """An empty miniature book, in a folder whose name has a space and Chinese characters."""
+    return MiniBook(tmp_path / "a book 一本书")
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):

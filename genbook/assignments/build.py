@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import sys
+import warnings
 from pathlib import Path
 
 from . import AssignmentError, task1, task2, task3
@@ -89,13 +90,16 @@ def course(folder, **options):
         "ClearSolutions": {"code_stub": {"python": "# YOUR CODE HERE"}},
         **options,
     })
-    # It writes every file that it copies to the log, and starts `alembic` by this name.
+    # It writes every file that it copies to the log, starts `alembic` by this name, and has its
+    # database complain of what is no mistake.
     log, path = get_logger(), os.environ.get("PATH", "")
     handlers, log.handlers = log.handlers, [logging.NullHandler()]
     propagate, log.propagate = log.propagate, False
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), path])
     try:
-        yield NbGraderAPI(config=config)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Object of type <Submitted")
+            yield NbGraderAPI(config=config)
     finally:
         log.handlers, log.propagate, os.environ["PATH"] = handlers, propagate, path
 
@@ -105,5 +109,6 @@ def run(action, *args):
     result = action(*args)
     if not result["success"]:
         words = f"{result.get('log', '')}\n{result.get('error', '')}".strip().splitlines()
-        errors = [line for line in words if re.match(r"[\w.]+(Error|Exception|Entry)\b", line)]
-        raise AssignmentError(f"nbgrader failed: {(errors or words or ['no reason given'])[0]}")
+        words = [line.strip() for line in words] or ["no reason given"]
+        errors = [line for line in words if re.match(r"[\w.]*(Error|Exception|Entry)(: |$)", line)]
+        raise AssignmentError(f"nbgrader failed: {(errors or words)[0]}")

@@ -7,7 +7,7 @@ The checks themselves are plain functions that raise `Wrong`; the assignments ca
 """
 
 from .autoencoder import check_decoder, check_encoder
-from .compare import Wrong
+from .compare import Wrong, report
 from .diffusion import check_p_sample, check_q_posterior_mean_variance, check_q_sample
 from .vae import check_gaussian_kl, check_reparameterize
 
@@ -16,29 +16,20 @@ __all__ = ["Wrong", "task1", "task2", "task3"]
 
 def task1(AutoEncoder):
     """Print what is wrong with the encoder and the decoder of the class AutoEncoder."""
-    _report("encoder", check_encoder, AutoEncoder)
-    _report("decoder", check_decoder, AutoEncoder)
+    report("encoder", check_encoder, AutoEncoder)
+    report("decoder", check_decoder, AutoEncoder)
 
 
 def task2(reparameterize, gaussian_kl):
     """Print what is wrong with the two functions of the VAE."""
-    _report("reparameterize", check_reparameterize, reparameterize)
-    _report("gaussian_kl", check_gaussian_kl, gaussian_kl)
+    report("reparameterize", check_reparameterize, reparameterize)
+    report("gaussian_kl", check_gaussian_kl, gaussian_kl)
 
 
 def task3(GaussianDiffusion):
     """Print what is wrong with the three methods of the class GaussianDiffusion."""
-    _report("q_sample", check_q_sample, GaussianDiffusion)
-    _report(
+    report("q_sample", check_q_sample, GaussianDiffusion)
+    report(
         "q_posterior_mean_variance", check_q_posterior_mean_variance, GaussianDiffusion
     )
-    _report("p_sample", check_p_sample, GaussianDiffusion)
-
-
-def _report(name, check, answer):
-    try:
-        check(answer)
-    except Wrong as wrong:
-        print(f"{name}: {wrong}")
-    else:
-        print(f"{name}: right")
+    report("p_sample", check_p_sample, GaussianDiffusion)

@@ -10,6 +10,16 @@ class Wrong(AssertionError):
     """What is wrong with an answer, in words."""
 
 
+def report(name, check, *args):
+    """Run a check of an answer, and print its words or "right" after this name."""
+    try:
+        check(*args)
+    except Wrong as wrong:
+        print(f"{name}: {wrong}")
+    else:
+        print(f"{name}: right")
+
+
 def call(function, *args, name):
     """function(*args); Wrong says so where it is unwritten, or stops with an error."""
     try:

@@ -11,7 +11,7 @@ import pytest
 import genbook
 from genbook import cli, vae
 from genbook.assignments import AssignmentError
-from genbook.assignments.build import TASKS, build, write_sources
+from genbook.assignments.build import TASKS, build, run, write_sources
 
 pytest.importorskip("nbgrader", reason="needs nbgrader: pip install 'genbook[grading]'")
 
@@ -107,3 +107,12 @@ def test_without_nbgrader_the_command_says_what_to_install(tmp_path, monkeypatch
     with pytest.raises(AssignmentError, match=r"pip install 'genbook\[grading\]'"):
         build(tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_failure_of_nbgrader_is_told_in_its_own_words():
+    log = "[INFO] Converting\n[ERROR] Traceback:\n      raise OSError(x)\n    OSError: the disk is full"
+    failed = {"success": False, "log": log, "error": "NbGraderException: see above"}
+    with pytest.raises(AssignmentError, match="^nbgrader failed: OSError: the disk is full$"):
+        run(lambda: failed)
+    with pytest.raises(AssignmentError, match="no reason given"):
+        run(lambda: {"success": False})

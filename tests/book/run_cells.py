@@ -3,7 +3,7 @@
     run_cells.py alone|package STEPS_SCALE FILE
 
 FILE holds {"name": [cell, ...]} and is replaced by {"name": [what the cell printed, ...]}.
-`alone`: in the present folder, without genbook. `package`: with genbook, whose trainings are
+`alone`: as they are, where there is no genbook. `package`: with genbook, whose trainings are
 scaled as STEPS_SCALE scales those of a notebook. Where a cell fails, its traceback stands last.
 """
 
@@ -65,9 +65,7 @@ def change_package(scale):
 
 def run(mode, scale, cells):
     """What each of the cells prints."""
-    if mode == "alone":
-        sys.modules["genbook"] = None
-    else:
+    if mode == "package":
         change_package(float(scale))
     namespace, compiler, printed = {"__name__": "__main__"}, codeop.Compile(), []
     for cell in cells:

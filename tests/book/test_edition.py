@@ -1,4 +1,5 @@
 import pytest
+
 from bookbuild import edition
 
 PAGE = '''---

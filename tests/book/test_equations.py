@@ -5,6 +5,7 @@ import re
 from collections import Counter
 
 import pytest
+
 from bookbuild import equations
 from bookbuild.equations import Check, Equation, equations_of, faults
 

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import sympy
 from genbook.metrics import class_entropy, frechet_distance
 from scipy import stats
 
@@ -41,3 +42,32 @@ def test_frechet(agree):
         cost = np.trace(np.cov(a.T)) + np.trace(np.cov(b.T)) - 2 * cross
         cheapest = min(cheapest, cost.min() + ((a.mean(0) - b.mean(0)) ** 2).sum())
     agree(frechet_distance(a, b), cheapest, 1e-6)
+
+
+@pytest.mark.checks("eq-entropy-uniform", "class entropy and divergence from equal shares")
+def test_entropy_uniform(agree):
+    """SciPy's relative entropy of random shares of 2 to 10 classes and of equal ones."""
+    rng = np.random.default_rng(0)
+    for classes in range(2, 11):
+        counts = rng.integers(0, 20, classes) + np.eye(classes, dtype=int)[0]
+        divergence = stats.entropy(counts, np.ones(classes))
+        probabilities = np.eye(classes).repeat(counts, axis=0)
+        agree(class_entropy(probabilities), 1 - divergence / np.log(classes), 1e-12)
+
+
+@pytest.mark.checks("eq-exchange", "what two crossed ways cost more than two in order")
+def test_exchange(agree):
+    """SymPy multiplies out."""
+    a, a1, b, b1 = sympy.symbols("a a1 b b1", real=True)
+    crossed, straight = (a - b1) ** 2 + (a1 - b) ** 2, (a - b) ** 2 + (a1 - b1) ** 2
+    agree.exactly(crossed - straight, 2 * (a1 - a) * (b1 - b))
+
+
+@pytest.mark.checks("eq-frechet-means", "the bias of the squared distance of two means")
+def test_frechet_means(agree):
+    """20,000 pairs of sets of 5 and 9 correlated, exponentially distributed points."""
+    rng = np.random.default_rng(0)
+    mix = np.array([[1.0, 0.5, 0.0], [0.0, 0.8, -0.3]])
+    means = [(rng.exponential(size=(20_000, n, 2)) @ mix).mean(axis=1) for n in (5, 9)]
+    expected = (1 / 5 + 1 / 9) * np.trace(mix.T @ mix)  # exponential draws have variance 1
+    agree.in_mean(((means[0] - means[1]) ** 2).sum(axis=1), expected)

@@ -51,3 +51,26 @@ def test_efficiency(agree):
     a, c, count, one = sympy.symbols("a c R T_1", positive=True)
     time = one * a / count + one * (1 - a) + c * one
     agree.exactly(one / time / count, 1 / (a + count * (1 - a + c)))
+
+
+@pytest.mark.checks("eq-bfloat16", "The error of rounding to 8 significant bits")
+def test_bfloat16(agree):
+    """All float32 numbers from 1 to 2 by Paddle's cast: the largest relative error is near 2^-8."""
+    x = np.arange(2**23, 2**24, dtype=np.uint32).astype(np.float32) / np.float32(2**23)
+    rounded = paddle.to_tensor(x).cast("bfloat16").cast("float32").numpy()
+    worst = np.abs(rounded.astype(np.float64) - x) / x
+    assert worst.max() <= 2**-8
+    agree(worst.max(), 2**-8, tolerance=2**-15)  # reached but for the halfway point itself
+    for exponent in (-20, 30):  # the same in every range
+        scaled = paddle.to_tensor(x * np.float32(2.0**exponent)).cast("bfloat16").cast("float32")
+        agree(scaled.numpy() / 2.0**exponent, rounded, tolerance=0)
+
+
+@pytest.mark.checks("eq-rounded-sum", "The error of a sum of products of rounded factors")
+def test_rounded_sum(agree):
+    """20,000 sums of 60 products whose factors are moved by random relative errors of 0.003."""
+    rng = np.random.default_rng(0)
+    w, x = rng.standard_normal((2, 60))
+    delta, gamma = 0.003 * rng.choice([-1.0, 1.0], (2, 20_000, 60))
+    error = (w * (1 + delta) * x * (1 + gamma)).sum(axis=1) - w @ x
+    agree.in_mean(error**2, 2 * 0.003**2 * ((w * x) ** 2).sum())

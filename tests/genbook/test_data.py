@@ -239,6 +239,9 @@ def test_idx_reads_what_was_written():
         (lambda content: gzip.compress(content)[:-20], "broken gzip file"),
         (lambda content: gzip.compress(content)[:5], "broken gzip file of 5 bytes"),
         (lambda content: b"\x1f\x8b" + bytes(50), "broken gzip file"),
+        (lambda content: gzip.compress(content) + b"more", "4 bytes follow its end"),
+        (lambda content: gzip.compress(bytes(2**27)), "it unpacks to more than 67108864 bytes"),
+        (lambda content: bytes(2**26 + 1), "67108865 bytes, expected at most 67108864"),
         (lambda content: gzip.compress(content[:-1]), "expected 3936"),
         (lambda content: gzip.compress(content[:-1] + b"\x01\x02"[content[-1] == 1 :][:1]), "md5"),
     ],
@@ -518,6 +521,22 @@ def wrong_code(files):
     files["chinese_mnist.csv"] += b"1,1,16,0,x\n"
 
 
+def row_twice(files):
+    files["chinese_mnist.csv"] += b"1,1,8,0,x\n"
+
+
+def huge_number(files):
+    files["chinese_mnist.csv"] += b"99999999999999999999,1,3,0,x\n"
+
+
+def number_with_an_underscore(files):
+    files["chinese_mnist.csv"] += b"1,1_0,3,0,x\n"
+
+
+def table_huge(files):
+    files["chinese_mnist.csv"] += b"\n" * 2**21
+
+
 def not_a_number(files):
     files["chinese_mnist.csv"] += b"1,one,3,0,x\n"
 
@@ -566,11 +585,20 @@ def image_is_text(files):
     files["data/data/input_2_1_8.jpg"] = b"hello"
 
 
+def image_is_a_program(files):
+    files["data/data/input_2_1_8.jpg"] = (
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\nshowpage\n")
+
+
 @pytest.mark.parametrize(
     "break_it, says",
     [
         (rename_column, "no column suite_id"),
         (wrong_code, "code 16, expected 1 to 15"),
+        (row_twice, "1 rows are there twice"),
+        (huge_number, "cannot be read: '99999999999999999999' is not a whole number"),
+        (number_with_an_underscore, "cannot be read: '1_0' is not a whole number"),
+        (table_huge, "chinese_mnist.csv has more than 1048576 bytes"),
         (not_a_number, "cannot be read"),
         (short_row, "cannot be read"),
         (not_utf8, "cannot be read"),
@@ -583,6 +611,7 @@ def image_is_text(files):
         (image_blank, "input_2_1_8.jpg is blank"),
         (image_cut, "input_2_1_8.jpg is not a whole image"),
         (image_is_text, "input_2_1_8.jpg is not a whole image"),
+        (image_is_a_program, "input_2_1_8.jpg is not a whole image: cannot identify"),
     ],
 )
 def test_hanzi_errors(tmp_path, cache, break_it, says):
@@ -634,23 +663,19 @@ def test_hanzi_is_processed_once_per_archive_and_size(tmp_path, cache, monkeypat
         data.load("hanzi", root=zipped(tmp_path / "other", files))
 
 
-def pickled(path):
-    np.save(path, np.array([{}], dtype=object), allow_pickle=True)
-
-
 @pytest.mark.parametrize(
     "spoil",
     [
         lambda path: path.write_bytes(b""),
         lambda path: path.write_bytes(path.read_bytes()[:-1]),
-        lambda path: np.save(path, np.zeros((2, 2))),
-        pickled,
+        lambda path: path.write_bytes(path.read_bytes()[:-1] + b"?"),
+        lambda path: path.write_bytes(path.read_bytes() + bytes(1000)),
     ],
 )
 def test_hanzi_survives_a_broken_cache(tmp_path, cache, spoil):
     root = zipped(tmp_path / "mine", hanzi_files())
     first = data.load("hanzi", root=root)
-    (path,) = cache.rglob("*.npy")
+    (path,) = cache.rglob("*.pixels")
     spoil(path)
     np.testing.assert_array_equal(data.load("hanzi", root=root).images, first.images)
 

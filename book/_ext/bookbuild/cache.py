@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from functools import cache, partial
 from pathlib import Path
 
-from genbook import data, fingerprint
+from jupyter_cache.cache.db import DB_NAME
 from jupyter_cache.cache.main import JupyterCacheBase
 from myst_nb.core.execute import cache as myst_nb_cache
 from myst_nb.core.read import create_nb_reader
+from nbformat.reader import NotJSONError
 
-from . import edition
+from genbook import data, fingerprint
 
-from . import equations
+from . import edition, equations
 
 
 class BookCache(JupyterCacheBase):
@@ -42,10 +44,33 @@ class BookCache(JupyterCacheBase):
     def holds(self, nb) -> bool:
         """Whether the results of `nb` are there."""
         try:
-            record = self.match_cache_notebook(nb)
+            self.match_cache_notebook(nb)
         except KeyError:
             return False
-        return self._get_notebook_path_cache(record.hashkey).is_file()
+        return True
+
+    def match_cache_notebook(self, nb):
+        """The record of the results of `nb`; KeyError where they are missing or not whole."""
+        record = super().match_cache_notebook(nb)
+        try:
+            self.get_cache_bundle(record.pk)
+        except (NotJSONError, UnicodeDecodeError):
+            raise KeyError(record.hashkey) from None
+        return record
+
+    def cache_notebook_bundle(self, bundle, *arguments, **options):
+        """Keep results, in place of what a killed build may have left there."""
+        folder = self._get_notebook_path_cache(self.key(bundle.nb)).parent
+        shutil.rmtree(folder, ignore_errors=True)
+        return super().cache_notebook_bundle(bundle, *arguments, **options)
+
+    def mend(self) -> None:
+        """Begin the list of results anew where a killed build left one that cannot be read."""
+        try:
+            self.list_cache_records()
+        except RuntimeError:  # what jupyter-cache makes of all that its database says
+            (self.path / DB_NAME).unlink()
+            self._db = None
 
 
 def of_book(app) -> BookCache:
@@ -110,6 +135,7 @@ def use_book_cache(app):
         raise RuntimeError("myst-nb no longer takes its cache from `get_cache`; adapt cache.py")
     lock = locked_packages(Path(app.srcdir))
     myst_nb_cache.get_cache = partial(BookCache, lock=lock)
+    of_book(app).mend()
 
 
 def outdated(app, env, added, changed, removed):

@@ -13,9 +13,10 @@ import time
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 
-from genbook import fingerprint
 from jupyter_cache.base import CacheBundleIn
 from nbclient.exceptions import CellExecutionError
+
+from genbook import fingerprint
 
 from .cache import of_book, read_page
 from .kernel import Page, list_fonts

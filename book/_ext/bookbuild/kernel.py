@@ -132,5 +132,7 @@ class Page:
             "MPLCONFIGDIR": str(self._fonts),
             "PYTHONFAULTHANDLER": "1",  # a crash says where
             "PYTHONHASHSEED": "0",
-            "PYTHONWARNINGS": "ignore:No ccache found",  # paddle says so at every import
+            "PYTHONUTF8": "1",  # whatever the locale: the pages speak of 零
+            # Paddle says the first at every import, matplotlib the second on a busy machine.
+            "PYTHONWARNINGS": "ignore:No ccache found,ignore:Creating legend with loc",
         }

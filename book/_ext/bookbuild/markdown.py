@@ -63,6 +63,7 @@ def _is_citation(node) -> bool:
 
 
 SILENT = (nodes.target, nodes.comment, nodes.substitution_definition, nodes.Invisible)
+SITE_ONLY = {"site-only", "tag_site-only"}  # text and cells of figures that a reader can move
 THROUGH = {"document", "container", "compound", "glossary", "definition_list", "legend", "block"}
 
 
@@ -117,6 +118,8 @@ class _Page:
     block_compact_paragraph = block_paragraph
 
     def block_container(self, node):
+        if not SITE_ONLY.isdisjoint(node["classes"]):
+            return
         if node.get("nb_element") != "cell_code":
             yield from self.children(node)
             return

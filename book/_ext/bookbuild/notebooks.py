@@ -11,9 +11,10 @@ from importlib.metadata import requires
 from pathlib import Path
 
 import nbformat
-from genbook.notebook import CannotCarry, Shown, standalone
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from sphinx.util import logging
+
+from genbook.notebook import CannotCarry, Shown, standalone
 
 from . import edition, markdown
 from .cache import page_keys, read_page
@@ -114,7 +115,8 @@ def with_hidden_cells(blocks, page) -> list[markdown.Block]:
 
 def hidden_cells(page, start, end) -> list[markdown.Cell]:
     """The code cells from `start` to before `end`."""
-    return [markdown.Cell(i) for i in range(start, end) if page.cells[i].cell_type == "code"]
+    return [markdown.Cell(i) for i in range(start, end) if page.cells[i].cell_type == "code"
+            and "site-only" not in page.cells[i].metadata.get("tags", ())]
 
 
 def source_of(block, page) -> str | Shown | None:

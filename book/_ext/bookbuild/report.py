@@ -3,20 +3,8 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
-
-from sphinx.application import ENV_PICKLE_FILENAME
 
 from .cache import page_keys
-
-
-def stay_red(app, exception):
-    """After a warning, read every page again next time.
-
-    Sphinx warns about a page only when it reads it: a second build would skip the page and pass.
-    """
-    if exception is not None or app._warncount:
-        Path(app.doctreedir, ENV_PICKLE_FILENAME).unlink(missing_ok=True)
 
 
 def print_summary(app, exception):
@@ -37,5 +25,4 @@ def print_summary(app, exception):
 
 def setup(app):
     """Connect the report to the end of the build."""
-    app.connect("build-finished", stay_red, priority=900)
     app.connect("build-finished", print_summary, priority=901)

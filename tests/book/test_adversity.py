@@ -1,0 +1,165 @@
+"""Builds that are killed, disturbed, or cramped: in the end the same site, or a word why not."""
+
+import hashlib
+import os
+import random
+import shutil
+import subprocess
+import time
+
+import pytest
+
+KILLS = 5  # at moments spread over the whole of a build
+
+TRAIN = """
+import numpy as np
+from genbook import keep
+keep.SECONDS_BETWEEN_CHECKPOINTS, keep.SHARE_OF_CHECKPOINTS = 0, float("inf")
+from genbook.data import Dataset
+from genbook.recipes.vae import train_baseline_vae
+
+images = np.random.default_rng(0).random((130, 1, 8, 8), dtype="float32")
+data = Dataset("digits", "train", images, np.arange(130) % 2, ("0", "1"))
+model, history = train_baseline_vae(data, steps=40)
+print("loss", history["loss"][-1], "零")
+"""
+
+DRAW = """---
+mystnb: {image: {alt: A line.}, figure: {name: fig-line, caption: A line.}}
+---
+import matplotlib.pyplot as plt
+plt.plot([1, 2]);"""
+
+
+def cell(code):
+    return f"```{{code-cell}} python3\n{code}\n```\n"
+
+
+def fill(book):
+    """Give `book` a training, a figure, and a page of prose."""
+    book.page("a", cell(TRAIN))
+    book.page("b", cell(DRAW) + "\nSee {numref}`fig-line`.\n")
+    book.page("c", "Prose on [the other page](b.md).\n")
+    return book
+
+
+def site(book):
+    """A hash of every file of the site."""
+    root = book.root / "_build/html"
+    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(new_book, tmp_path_factory):
+    """A book that was built in peace."""
+    book = fill(new_book(tmp_path_factory.mktemp("undisturbed") / "a book"))
+    assert book.build().ran() == {"a", "b"}
+    return book
+
+
+@pytest.fixture
+def built(undisturbed, book):
+    """A copy of that book, which may be damaged."""
+    shutil.copytree(undisturbed.root, book.root, dirs_exist_ok=True)
+    return book
+
+
+def test_a_build_killed_at_any_moment_is_carried_on(undisturbed, book):
+    """In the end there is the same site, byte for byte; so two cold builds are equal, too."""
+    fill(book)
+    rng, start = random.Random(0), time.monotonic()
+    seconds = 10.0
+    for i in range(KILLS):
+        process = book.start()
+        try:  # an early moment, then later ones; a build that ends before was not slow enough
+            process.wait(timeout=seconds * (i + rng.random()) / KILLS)
+        except subprocess.TimeoutExpired:
+            pass
+        process.kill()
+        process.communicate()
+    done = book.build()
+    assert done.code == 0, done.err
+    assert site(book) == site(undisturbed)
+    assert time.monotonic() - start < 600
+
+
+def test_what_a_killed_build_left_half_written_is_written_anew(undisturbed, built):
+    build = built.root / "_build"
+    for results in (build / ".jupyter_cache/executed").iterdir():
+        content = (results / "base.ipynb").read_text(encoding="utf-8")
+        (results / "base.ipynb").write_text(content[: len(content) // 2], encoding="utf-8")
+    (build / "html/book/c.html").write_text("<html><body>half a pa")
+    (build / "html/searchindex.js").write_text("Search.setIndex({")
+    (build / ".doctrees/unfinished").touch()
+    assert built.build().ran() == {"a", "b"}
+    assert site(built) == site(undisturbed)
+
+
+@pytest.mark.parametrize("content", [b"", b"no database"])
+def test_a_list_of_results_that_cannot_be_read_is_begun_anew(undisturbed, built, content):
+    build = built.root / "_build"
+    (build / ".jupyter_cache/global.db").write_bytes(content)
+    (build / ".doctrees/environment.pickle").write_bytes(b"half a pickle")
+    (build / ".doctrees/unfinished").touch()
+    assert built.build().ran() == {"a", "b"}
+    assert site(built) == site(undisturbed)
+
+
+def test_two_builds_at_once_take_turns(undisturbed, book):
+    fill(book)
+    processes = [book.start(), book.start()]
+    said = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert sum("waiting: another process builds this book" in err for _, err in said) == 1
+    assert site(book) == site(undisturbed)
+
+
+def test_a_narrow_environment(undisturbed, book):
+    """No HOME, no UTF-8, no rights for others."""
+    fill(book)
+    book.env.pop("HOME")
+    book.env |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    before = os.umask(0o077)
+    try:
+        assert book.build().ran() == {"a", "b"}
+    finally:
+        os.umask(before)
+    assert site(book) == site(undisturbed)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk with room for the miniature book, but not for its site."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=5m", "tmpfs", str(tmp_path)]
+    try:
+        mounted = subprocess.run(mount, capture_output=True).returncode == 0
+    except FileNotFoundError:
+        mounted = False
+    if not mounted:
+        pytest.skip("a disk can be mounted by root on Linux only")
+    yield tmp_path
+    subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
+
+
+def remount(disk, options):
+    subprocess.run(["mount", "-o", f"remount,{options}", str(disk)], check=True)
+
+
+def test_a_full_disk_is_named_and_with_more_room_the_build_goes_on(undisturbed, small_disk, book):
+    fill(book)
+    build = book.build()
+    assert build.code == 1
+    assert "No space left on device" in build.err
+    remount(small_disk, "size=200m")
+    assert book.build().code == 0
+    assert site(book) == site(undisturbed)
+
+
+def test_a_disk_that_cannot_be_written_is_named(small_disk, book):
+    fill(book)
+    (book.root / "_build").mkdir()
+    remount(small_disk, "ro")
+    build = book.build()
+    assert build.code == 1
+    assert "Read-only file system" in build.err
