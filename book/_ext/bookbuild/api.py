@@ -25,7 +25,14 @@ def to_rst(line: str) -> str:
                    for i, part in enumerate(parts))
 
 
+def leave_out(app, what, name, obj, skip, options):
+    """Leave out the fields of a NamedTuple: "Alias for field number 0" is no help."""
+    return True if type(obj).__name__ == "_tuplegetter" else None
+
+
 def setup(app):
     """Connect the docstrings to the build."""
     app.setup_extension("sphinx.ext.autodoc")
-    app.connect("autodoc-process-docstring", as_plain_text)
+    app.setup_extension("sphinx.ext.napoleon")  # where a docstring has Args, Returns, Raises
+    app.connect("autodoc-process-docstring", as_plain_text, priority=400)  # napoleon has 500
+    app.connect("autodoc-skip-member", leave_out)
