@@ -215,3 +215,62 @@ def test_labels_are_given_where_they_are_expected_and_nowhere_else():
         VAE((1, 8, 8), (16,), 3, classes=4)(x)
     with pytest.raises(ValueError, match="0 classes got labels="):
         VAE((1, 8, 8), (16,), 3)(x, labels=labels)
+
+
+def test_a_vae_is_by_default_that_of_the_text():
+    model = VAE()
+    x = paddle.rand([2, 1, 16, 16])
+    assert model.encode(x)[0].shape == [2, 20]
+    assert [p.shape for p in model.encoder.parameters()] == [[256, 400], [400]]
+    assert model.classes == 0
+    wide = VAE((2, 4, 8), hidden=(30, 10), latent_dim=3)  # the decoder is the encoder in reverse
+    down = [p.shape for p in wide.encoder.parameters() if len(p.shape) == 2]
+    up = [p.shape for p in wide.decoder.parameters() if len(p.shape) == 2]
+    assert down == [[64, 30], [30, 10]] and up == [[3, 10], [10, 30], [30, 64]]
+    assert wide.to_mu.weight.shape == wide.to_logvar.weight.shape == [10, 3]
+
+
+def test_the_layers_between_are_rectified():
+    names = [type(layer).__name__ for layer in VAE(hidden=(5, 4)).encoder]
+    assert names == ["Linear", "ReLU"] * 2
+    names = [type(layer).__name__ for layer in VAE(hidden=(5, 4)).decoder]
+    assert names == ["Linear", "ReLU"] * 2 + ["Linear", "Sigmoid"]
+
+
+def test_a_label_is_a_one_at_its_place():
+    model = VAE((1, 2, 2), (5,), 3, classes=4)
+    rows = model._with_labels(paddle.zeros([2, 4]), paddle.to_tensor([3, 0]))
+    np.testing.assert_array_equal(rows.numpy()[:, 4:], [[0, 0, 0, 1], [1, 0, 0, 0]])
+
+
+def test_the_loss_is_told_the_labels_and_weighs_both_terms_alike():
+    paddle.seed(0)
+    model, x = VAE((1, 4, 4), (8,), 2, classes=3), paddle.rand([4, 1, 4, 4]).round()
+    labels = paddle.to_tensor([0, 1, 2, 1])
+    paddle.seed(1)
+    losses = vae_loss(model, x, labels)
+    paddle.seed(1)  # the same noise again
+    x_hat, mu, logvar = (v.numpy().astype("float64") for v in model(x, labels=labels))
+    reconstruction = -stats.bernoulli(x_hat).logpmf(x.numpy().astype(int)).sum() / 4
+    kl = 0.5 * (np.exp(logvar) + mu**2 - 1 - logvar).sum() / 4
+    np.testing.assert_allclose(losses["loss"].item(), reconstruction + kl, rtol=1e-4)
+
+
+def test_regions_are_split_at_one_half_and_weigh_alike_by_default():
+    x = paddle.to_tensor([[[[0.0, 0.5, 1.0, 0.49]]]], dtype="float64")
+    one = 0.5 * 0.4**2
+    assert region_weighted_loss(x - 0.4, x).dtype == x.dtype
+    for weights, total in (({}, 4), ({"white_region_loss_coef": 3.0}, 8),
+                           ({"black_region_loss_coef": 5.0}, 12)):
+        np.testing.assert_allclose(region_weighted_loss(x - 0.4, x, **weights), [total * one])
+
+
+def test_what_is_wrong_with_the_labels_is_told():
+    x = paddle.rand([1, 1, 16, 16])
+    with pytest.raises(ValueError, match=r"^a VAE with 4 classes got labels=None$"):
+        VAE(classes=4).encode(x)
+
+
+def test_noise_is_drawn_in_the_precision_of_the_code():
+    mu = paddle.zeros([3, 2], dtype="float64")
+    assert reparameterize(mu, mu).dtype == mu.dtype
