@@ -17,7 +17,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; 
 LOCK := "$(BIN)/uv" pip compile --quiet --universal --generate-hashes --all-extras \
 	--python-version 3.10 --no-header pyproject.toml
 
-.PHONY: book test fuzz bench serve check format audit lock relock clean distclean help
+.PHONY: book test mutants fuzz bench serve check format audit lock relock clean distclean help
 .DEFAULT_GOAL := book
 
 # Another edition: make book DATA=mnist (or hanzi) into _build/mnist/_build/html.
@@ -33,6 +33,10 @@ book: $(STAMP) ## build the book into _build/html; red when anything is wrong (D
 
 test: $(STAMP) ## run the tests
 	"$(BIN)/python" -m pytest
+
+mutants: $(STAMP) ## change the lessons in a thousand ways; does a test notice each? (half an hour)
+	"$(BIN)/mutmut" run --max-children 1
+	"$(BIN)/python" tests/mutants/report.py
 
 bench: $(STAMP) ## measure how fast training is: by two processes, and beside PyTorch
 	"$(BIN)/python" -W ignore benchmarks/scaling.py
@@ -64,7 +68,7 @@ format: $(STAMP) ## have ruff put imports in order and mend what it can
 	"$(BIN)/ruff" check --fix
 
 audit: $(STAMP) ## look for known holes in the locked packages (asks pypi.org)
-	"$(BIN)/pip-audit" --require-hashes --disable-pip -r requirements.txt
+	"$(BIN)/pip-audit" --strict --require-hashes --disable-pip -r requirements.txt
 
 lock: $(STAMP) ## make requirements.txt anew from pyproject.toml, everything as new as it may be
 	$(LOCK) --upgrade -o requirements.txt

@@ -67,3 +67,18 @@ def test_drawn_codes_have_the_moments_of_each_component():
     assert abs(drawn[:, 0].mean() - 1) < 4 / np.sqrt(100_000)
     assert abs(drawn[:, 0].std() - 1) < 4 / np.sqrt(200_000)
     assert (drawn[:, 1] == 5).all()
+
+
+def test_what_is_wrong_with_the_sides_is_told(model):
+    for sides in ([10, 12], [12, 10]):
+        words = rf"^sides must be multiples of 4, got .*\[{sides[0]}, {sides[1]}\]"
+        with pytest.raises(ValueError, match=words):
+            model.encode(paddle.rand([1, 3, *sides]))
+
+
+def test_the_parts_of_the_network_are_those_of_the_lab_sheet(model):
+    first, second = model.encoder[0], model.encoder[4]
+    assert (first.weight.shape, second.weight.shape) == ([16, 3, 3, 3], [32, 16, 3, 3])
+    one_row = paddle.zeros([1, 3, 8, 8])
+    assert [layer(one_row).shape[2:] for layer in (first, model.encoder[3])] == [[8, 8], [4, 4]]
+    assert AutoEncoder().encoder[0].weight.shape[1] == 3  # images in colour by default

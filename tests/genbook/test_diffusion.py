@@ -392,3 +392,128 @@ def test_estimates_of_the_image_are_clipped_to_the_range_of_the_data():
         x_t, t = paddle.full([2, 3], 50.0), paddle.to_tensor([10, 99])
         x_start = diffusion.predict_start(lambda x, t: 0 * x, x_t, t)
         np.testing.assert_allclose(x_start.numpy(), clip)
+
+
+# Codes: data without rows and columns
+
+
+def test_codes_are_treated_as_images_of_one_pixel(diffusion):
+    """[N, D] and [N, D, 1, 1] give the same numbers in every method."""
+    paddle.seed(0)
+    a, b, c = (paddle.randn([5, 3]) for _ in range(3))
+    t, t_prev = paddle.to_tensor([0, 3, 20, 30, T - 1]), paddle.to_tensor([-1, 0, 4, 29, 7])
+
+    def network(x, t):
+        return 0.3 * x
+
+    def every_result(shape):
+        x, y, z = (v.reshape(shape) for v in (a, b, c))
+        for process in (diffusion, GaussianDiffusion(diffusion.betas, "v")):
+            yield process.q_sample(x, t, y)
+            yield from process.q_posterior_mean_variance(x, y, t)
+            yield process.predict_start_from_noise(x, t, y)
+            yield process.predict_noise_from_start(x, t, y)
+            yield process.predict_start_from_v(x, t, y)
+            yield process.target(x, t, y)
+            yield process.p_losses(network, x, t, y)
+            yield process.p_sample(network, x, t, z)
+            yield process.ddim_sample(network, x, t, t_prev, 0.5, z)
+
+    for flat, square in zip(every_result([5, 3]), every_result([5, 3, 1, 1]), strict=True):
+        assert flat.ndim in (1, 2)
+        np.testing.assert_array_equal(flat.numpy().ravel(), square.numpy().ravel())
+
+
+# Defaults
+
+
+def test_by_default_the_network_predicts_noise_and_images_end_at_1():
+    diffusion = GaussianDiffusion([0.1, 0.2])
+    assert (diffusion.prediction, diffusion.clip, diffusion.timesteps) == ("eps", 1.0, 2)
+
+
+def test_by_default_ddim_adds_no_noise():
+    diffusion = GaussianDiffusion(cosine_beta_schedule(20))
+    model, shape = model_of(paddle.zeros([2, 1, 2, 2]), diffusion), [2, 1, 2, 2]
+    x, t, t_prev = paddle.ones(shape), steps(15, 2), steps(7, 2)
+    once, again = (diffusion.ddim_sample(model, x, t, t_prev).numpy() for _ in range(2))
+    np.testing.assert_array_equal(once, again)
+    for sample in (diffusion.ddim_sample_loop,
+                   lambda *how: list(diffusion.ddim_sample_progressive(*how))):
+        paddle.seed(0)
+        paddle.randn(shape)  # all the noise that is needed is that at the start
+        following = paddle.randn([1]).item()
+        paddle.seed(0)
+        sample(lambda x, t: 0.1 * x, shape, 5)
+        assert paddle.randn([1]).item() == following
+
+
+def test_by_default_each_image_has_noise_of_its_own(diffusion):
+    x, t = paddle.zeros([50, 1, 2, 2]), steps(20, 50)
+    for draw in (diffusion.q_sample(x, t), diffusion.p_sample(lambda x, t: x, x, t),
+                 diffusion.ddim_sample(lambda x, t: x, x, t, t - 5, eta=1.0)):
+        assert len(np.unique(draw.numpy())) > 195
+    losses = diffusion.p_losses(lambda x, t: 0 * x, x, t)  # the squared noise itself
+    assert len(np.unique(losses.numpy())) == 50
+
+
+def test_a_tenth_is_hidden_by_default():
+    labels = paddle.full([100_000], 3, dtype="int64")
+    shown = hide_labels(labels, unknown=8).numpy()
+    assert shown.dtype == np.int64
+    assert abs((shown == 8).mean() - 0.1) < 5 * np.sqrt(0.1 * 0.9 / 100_000)
+
+
+def test_without_guidance_the_network_is_asked_once_and_for_the_label():
+    asked = []
+
+    def network(x_t, t, labels=None):
+        asked.append((t, labels))
+        return x_t
+
+    labels, t = paddle.to_tensor([2]), paddle.to_tensor([7])
+    guided(network, labels)(paddle.zeros([1]), t)
+    assert len(asked) == 1 and asked[0][0] is t and asked[0][1] is labels
+    guided(network, labels, 1.0)(paddle.zeros([1]), t)
+    assert [labels is None for _, labels in asked[1:]] == [False, True]
+    assert all(step is t for step, _ in asked)
+
+
+# What errors say
+
+
+@pytest.mark.parametrize(("betas", "words"), [
+    ([], r"^betas must be a non-empty vector, got \(0,\)$"),
+    ([[0.1]], r"^betas must be a non-empty vector, got \(1, 1\)$"),
+    ([0.0, 0.1], r"^betas must lie between 0 and 1$"),
+])
+def test_what_is_wrong_with_betas_is_told(betas, words):
+    with pytest.raises(ValueError, match=words):
+        GaussianDiffusion(betas)
+
+
+def test_what_is_wrong_with_a_prediction_or_a_step_is_told(diffusion):
+    with pytest.raises(ValueError, match=r'''^prediction must be "eps" or "v", got 'x0'$'''):
+        GaussianDiffusion([0.1], "x0")
+    with pytest.raises(IndexError, match=rf"^t must be from 0 to {T - 1}, got 3 to {T}$"):
+        diffusion.q_sample(paddle.zeros([2, 1]), paddle.to_tensor([3, T]))
+    with pytest.raises(ValueError, match=rf"^steps must be from 1 to {T}, got 0$"):
+        diffusion.ddim_timesteps(0)
+
+
+# The last details of the schedules and of the posterior
+
+
+def test_short_linear_schedules_are_limited():
+    assert linear_beta_schedule(10).max() == 0.999
+    np.testing.assert_allclose(linear_beta_schedule(10)[0], 0.01, rtol=1e-12)
+
+
+def test_the_floor_of_the_log_variance():
+    one = GaussianDiffusion([0.3])
+    assert one.posterior_variance[0] == 0
+    np.testing.assert_allclose(one.posterior_log_variance_clipped, np.log(1e-20))
+    some = GaussianDiffusion([0.3, 0.2, 0.4])
+    log = some.posterior_log_variance_clipped
+    assert log[0] == log[1] == np.log(some.posterior_variance[1])
+    assert log[2] == np.log(some.posterior_variance[2])

@@ -42,7 +42,8 @@ def test_kl_sums_over_dimensions_and_keeps_the_batch():
 def test_kl_reads_its_second_argument_as_log_variance():
     # Of N(0, e^2): taken for a variance or a log standard deviation, 2 gives other numbers.
     expected = 0.5 * (np.exp(2) - 1 - 2)
-    np.testing.assert_allclose(gaussian_kl(tensor([[0]]), tensor([[2]])).item(), expected, rtol=1e-6)
+    found = gaussian_kl(tensor([[0]]), tensor([[2]])).item()
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_kl_is_never_negative():
@@ -187,7 +188,8 @@ def test_elbo_bounds_the_evidence_of_a_linear_model():
     rng = np.random.default_rng(0)
     for mean, var in [(post_mean, post_var), (0.2, 0.5)]:
         z = mean + np.sqrt(var) * rng.standard_normal(400_000)
-        log_likelihood = -squared_error(tensor(w * z + b), tensor(x)).numpy() - np.log(2 * np.pi) / 2
+        error = squared_error(tensor(w * z + b), tensor(x)).numpy()
+        log_likelihood = -error - np.log(2 * np.pi) / 2
         elbo = log_likelihood.mean() - gaussian_kl(tensor([[mean]]), tensor([[np.log(var)]])).item()
         gap = 0.5 * (var / post_var + (mean - post_mean) ** 2 / post_var - 1
                      - np.log(var / post_var))
@@ -213,3 +215,62 @@ def test_labels_are_given_where_they_are_expected_and_nowhere_else():
         VAE((1, 8, 8), (16,), 3, classes=4)(x)
     with pytest.raises(ValueError, match="0 classes got labels="):
         VAE((1, 8, 8), (16,), 3)(x, labels=labels)
+
+
+def test_a_vae_is_by_default_that_of_the_text():
+    model = VAE()
+    x = paddle.rand([2, 1, 16, 16])
+    assert model.encode(x)[0].shape == [2, 20]
+    assert [p.shape for p in model.encoder.parameters()] == [[256, 400], [400]]
+    assert model.classes == 0
+    wide = VAE((2, 4, 8), hidden=(30, 10), latent_dim=3)  # the decoder is the encoder in reverse
+    down = [p.shape for p in wide.encoder.parameters() if len(p.shape) == 2]
+    up = [p.shape for p in wide.decoder.parameters() if len(p.shape) == 2]
+    assert down == [[64, 30], [30, 10]] and up == [[3, 10], [10, 30], [30, 64]]
+    assert wide.to_mu.weight.shape == wide.to_logvar.weight.shape == [10, 3]
+
+
+def test_the_layers_between_are_rectified():
+    names = [type(layer).__name__ for layer in VAE(hidden=(5, 4)).encoder]
+    assert names == ["Linear", "ReLU"] * 2
+    names = [type(layer).__name__ for layer in VAE(hidden=(5, 4)).decoder]
+    assert names == ["Linear", "ReLU"] * 2 + ["Linear", "Sigmoid"]
+
+
+def test_a_label_is_a_one_at_its_place():
+    model = VAE((1, 2, 2), (5,), 3, classes=4)
+    rows = model._with_labels(paddle.zeros([2, 4]), paddle.to_tensor([3, 0]))
+    np.testing.assert_array_equal(rows.numpy()[:, 4:], [[0, 0, 0, 1], [1, 0, 0, 0]])
+
+
+def test_the_loss_is_told_the_labels_and_weighs_both_terms_alike():
+    paddle.seed(0)
+    model, x = VAE((1, 4, 4), (8,), 2, classes=3), paddle.rand([4, 1, 4, 4]).round()
+    labels = paddle.to_tensor([0, 1, 2, 1])
+    paddle.seed(1)
+    losses = vae_loss(model, x, labels)
+    paddle.seed(1)  # the same noise again
+    x_hat, mu, logvar = (v.numpy().astype("float64") for v in model(x, labels=labels))
+    reconstruction = -stats.bernoulli(x_hat).logpmf(x.numpy().astype(int)).sum() / 4
+    kl = 0.5 * (np.exp(logvar) + mu**2 - 1 - logvar).sum() / 4
+    np.testing.assert_allclose(losses["loss"].item(), reconstruction + kl, rtol=1e-4)
+
+
+def test_regions_are_split_at_one_half_and_weigh_alike_by_default():
+    x = paddle.to_tensor([[[[0.0, 0.5, 1.0, 0.49]]]], dtype="float64")
+    one = 0.5 * 0.4**2
+    assert region_weighted_loss(x - 0.4, x).dtype == x.dtype
+    for weights, total in (({}, 4), ({"white_region_loss_coef": 3.0}, 8),
+                           ({"black_region_loss_coef": 5.0}, 12)):
+        np.testing.assert_allclose(region_weighted_loss(x - 0.4, x, **weights), [total * one])
+
+
+def test_what_is_wrong_with_the_labels_is_told():
+    x = paddle.rand([1, 1, 16, 16])
+    with pytest.raises(ValueError, match=r"^a VAE with 4 classes got labels=None$"):
+        VAE(classes=4).encode(x)
+
+
+def test_noise_is_drawn_in_the_precision_of_the_code():
+    mu = paddle.zeros([3, 2], dtype="float64")
+    assert reparameterize(mu, mu).dtype == mu.dtype

@@ -2,6 +2,7 @@
 
     accessible   what screen readers stumble over in what the tools write
     address      what the site tells those who link to it, and those who follow a dead link
+    api          the docstrings of `genbook` on the page "API reference"
     cache        a page's results are kept under everything they depend on
     edition      the same book on another data set
     equations    the numbered equations, and the checks that vouch for them
@@ -13,23 +14,28 @@
     markdown     a page as plain Markdown, for its notebook
     interactive  figures that a reader can move
     light        of the theme's icons, those that the site shows
+    looks        an edit of styles and scripts reaches the site
     offline      MathJax is served from the site itself
     report       how the build ended
+    status       what each page took, on a page of its own
     whole        one build at a time, and nothing half-written stays
 """
 
 from . import (
     accessible,
     address,
+    api,
     cache,
     edition,
     execute,
     interactive,
     light,
+    looks,
     notebooks,
     offline,
     pictures,
     report,
+    status,
     whole,
 )
 
@@ -37,6 +43,6 @@ from . import (
 def setup(app):
     """Connect every part to the build."""
     for part in (whole, edition, cache, execute, pictures, notebooks, interactive, accessible,
-                 offline, light, address, report):
+                 offline, looks, light, address, api, status, report):
         part.setup(app)
     return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": True}

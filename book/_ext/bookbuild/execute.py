@@ -94,7 +94,8 @@ def keep(page: Page, future, key: str, cache) -> None:
         raise Failed(f"{page.docname}: genbook was edited while this page ran; build again.")
     if said := stderr(page):
         raise Failed(f"{page.docname}: a cell wrote to stderr, and so on the page:\n\n{said}")
-    results = CacheBundleIn(page.nb, page.docname, data={"execution_seconds": page.seconds})
+    took = {"execution_seconds": page.seconds, "peak_memory": page.peak_memory}
+    results = CacheBundleIn(page.nb, page.docname, data=took)
     cache.cache_notebook_bundle(results, check_validity=False, overwrite=True)
 
 

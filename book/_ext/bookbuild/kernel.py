@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -43,6 +44,7 @@ class Page:
         self.docname = docname
         self.nb = nb
         self.seconds = 0.0
+        self.peak_memory = None  # in bytes, where the system tells
         self.cell = 0
         self.progress = build / "progress" / f"{docname.replace('/', '-')}.log"
         self.output = self.progress.with_suffix(".out")
@@ -58,7 +60,7 @@ class Page:
             nb, log=_silent, record_timing=False, shutdown_kernel="immediate",
             # On a busy machine a figure may come late; better an error than a missing figure.
             iopub_timeout=60, raise_on_iopub_timeout=True,
-            on_cell_start=self._on_cell_start,
+            on_cell_start=self._on_cell_start, on_cell_executed=self._on_cell_executed,
             extra_arguments=["--IPKernelApp.log_level=ERROR"],
         )
 
@@ -112,6 +114,12 @@ class Page:
             raise Stopped
         self.cell = cell_index
         self._cell_start = self.progress.stat().st_size
+
+    def _on_cell_executed(self, cell, cell_index, execute_reply):
+        status = Path(f"/proc/{self._client.km.provisioner.pid}/status")
+        if status.is_file():  # on Linux
+            kilobytes = re.search(r"^VmHWM:\s*(\d+) kB", status.read_text(), re.M)
+            self.peak_memory = int(kilobytes[1]) * 1024 if kilobytes else None
 
     def _environment(self) -> dict[str, str]:
         """What the kernel is told: where runs are kept, where to report, and to use one core."""

@@ -1,0 +1,80 @@
+"""The pages behind the chapters: API reference, build status, citing."""
+
+import ast
+import html
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def public_names(path):
+    """The functions and classes that a module defines for others."""
+    tree = ast.parse(path.read_text("utf-8"))
+    return [node.name for node in tree.body
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")]
+
+
+def modules():
+    """The modules of the package by name, those apart that no reader imports."""
+    for path in sorted((ROOT / "genbook").rglob("*.py")):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        inner = name.startswith(("genbook.notebook.", "genbook.assignments."))
+        if name != "genbook" and not inner:
+            yield name, path
+
+
+@pytest.fixture(scope="module")
+def built(new_book, tmp_path_factory):
+    """A miniature book with the real back matter and one page with code."""
+    book = new_book(tmp_path_factory.mktemp("back") / "book")
+    for page in ("api", "status"):
+        book.write(f"book/{page}.md", (ROOT / f"book/{page}.md").read_text("utf-8"))
+    book.page("some", "```{code-cell} python3\nprint(1)\n```\n")
+    assert book.build().ran() == {"some"}
+    return book
+
+
+def test_every_public_name_is_on_the_page(built):
+    page = built.html("api")
+    for module, path in modules():
+        assert f'id="module-{module}"' in page, module
+        for name in public_names(path):
+            assert f'id="{module}.{name}"' in page, f"{module}.{name}"
+
+
+def test_a_docstring_reads_as_in_the_source(built):
+    text = html.unescape(re.sub(r"<[^>]+>", "", built.html("api")))
+    text = " ".join(text.split())
+    assert "Of p(x_{t-1} | x_t): (mean, variance, log_variance, x_start estimate)." in text
+    assert "KL(N(mu, sigma^2) || N(0, I)) of each row, in nats" in text
+
+
+def test_the_status_names_pages_times_and_versions(built):
+    page = built.html("status")
+    row = re.search(r'href="some.html">Page some</a>.*?<p>(\d+)</p>.*?<p>([\d–]+)</p>', page, re.S)
+    assert row and int(row[1]) < 600
+    if Path("/proc/self/status").is_file():
+        assert 10 < int(row[2]) < 10_000  # MiB of a kernel that has done next to nothing
+    assert re.search(r"<p>paddlepaddle</p>.*?<p>3\.\d+\.\d+</p>", page, re.S)
+
+
+def test_another_build_tells_the_same_and_a_new_run_is_told(built):
+    before = built.html("status")
+    assert built.build().ran() == set()
+    assert built.html("status") == before
+    built.page("some", "```{code-cell} python3\nimport time; time.sleep(3)\n```\n")
+    built.build()
+    assert built.html("status") != before
+
+
+def test_the_citation_has_the_version_of_the_package():
+    about = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    version = re.search(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text("utf-8"), re.M)[1]
+    assert about["version"] == version
+    assert about["cff-version"] == "1.2.0" and {"authors", "title", "message"} <= about.keys()
+    page = (ROOT / "book/citing.md").read_text("utf-8")
+    assert f"version = {{{version}}}" in page and about["title"] in page
