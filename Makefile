@@ -68,7 +68,7 @@ format: $(STAMP) ## have ruff put imports in order and mend what it can
 	"$(BIN)/ruff" check --fix
 
 audit: $(STAMP) ## look for known holes in the locked packages (asks pypi.org)
-	"$(BIN)/pip-audit" --require-hashes --disable-pip -r requirements.txt
+	"$(BIN)/pip-audit" --strict --require-hashes --disable-pip -r requirements.txt
 
 lock: $(STAMP) ## make requirements.txt anew from pyproject.toml, everything as new as it may be
 	$(LOCK) --upgrade -o requirements.txt

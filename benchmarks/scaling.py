@@ -9,8 +9,8 @@ slows both; but two wait for each other, so that other work costs them more than
 quiet machine. The last columns are what the exchange of the gradients takes of the two's step,
 waiting included, and how many numbers it carries.
 
-The VAE is the one that cannot gain: its step is cheap, and about half of it, such as the update of a
-million weights, does not shrink with the batch.
+The VAE is the one that cannot gain: its step is cheap, and about half of it, such as the update of
+a million weights, does not shrink with the batch.
 """
 
 import argparse

@@ -55,7 +55,7 @@ def read_sources() -> None:
 
 def imported_modules(source: str, package: str = "genbook") -> set[str]:
     """The `genbook` modules that Python `source` imports by name (`package` resolves `from .`)."""
-    found = set()
+    found: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)

@@ -65,7 +65,7 @@ def class_entropy(probabilities):
     classes = probabilities.shape[1]
     counts = np.bincount(probabilities.argmax(axis=1), minlength=classes)
     share = counts[counts > 0] / len(probabilities)
-    return float(-(share * np.log(share)).sum() / np.log(classes))
+    return float((share * np.log(1 / share)).sum() / np.log(classes))  # never -0.0
 
 
 def frechet_distance(a, b):

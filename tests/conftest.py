@@ -49,7 +49,8 @@ class MiniBook:
         """Start a build, gated as `make book` gates it."""
         # A shell has its background jobs ignore Ctrl-C, and the tests may be run by one.
         listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-        command = [sys.executable, "-c", f"{listen}; from jupyter_book.cli.main import main; main()",
+        run = "from jupyter_book.cli.main import main; main()"
+        command = [sys.executable, "-c", f"{listen}; {run}",
                    "build", ".", *(options or ("-n", "-W", "--keep-going"))]
         return subprocess.Popen(command, cwd=self.root, env=self.env, text=True,
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -21,8 +21,8 @@ ASKED_FOR = (ROOT / "requirements.txt", ROOT / "pyproject.toml")
 def main(venv):
     """Make `venv` what the lock says; return an exit code."""
     if not (3, 10) <= sys.version_info[:2] < (3, 14):
-        print("genbook needs Python 3.10 to 3.13; this is %d.%d. Name another: "
-              "make PYTHON=/path/to/python3.11" % sys.version_info[:2], file=sys.stderr)
+        print("genbook needs Python 3.10 to 3.13; this is {}.{}. Name another: "
+              "make PYTHON=/path/to/python3.11".format(*sys.version_info), file=sys.stderr)
         return 1
     stamp = venv / ".installed"
     try:
@@ -50,12 +50,17 @@ def install(venv, stamp):
     if not stamp.exists():
         shutil.rmtree(venv, ignore_errors=True)
     stamp.unlink(missing_ok=True)
-    subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
+    run([sys.executable, "-m", "venv", str(venv)])
     python = venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "--require-hashes", "-r", str(ASKED_FOR[0])], check=True)
-    subprocess.run([*pip, "--no-deps", "--no-build-isolation", "-e", str(ROOT)], check=True)
+    run([*pip, "--require-hashes", "-r", str(ASKED_FOR[0])])
+    run([*pip, "--no-deps", "--no-build-isolation", "-e", str(ROOT)])
     stamp.touch()
+
+
+def run(command):
+    """Run a command, which shares the lock: should it outlive this process, it still holds it."""
+    subprocess.run(command, check=True, close_fds=False)
 
 
 @contextlib.contextmanager
@@ -69,6 +74,7 @@ def locked(path):
         else:
             import fcntl
 
+            os.set_inheritable(file.fileno(), True)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -33,7 +33,8 @@ def _add_grade_parser(actions):
 
 
 def _add_export_parser(actions):
-    parser = actions.add_parser("export", help="write grades and feedback anew, with points by hand")
+    parser = actions.add_parser(
+        "export", help="write grades and feedback anew, with points by hand")
     parser.add_argument("out", metavar="OUT", help="the folder with what was graded")
     parser.set_defaults(run=_export)
 

@@ -158,6 +158,8 @@ def _said(path):
     """Why a graded notebook got no points, or what its failed tests said."""
     import nbformat
 
+    if not path.exists():
+        return "the graded notebook has been removed"
     notebook = nbformat.read(path, as_version=4)
     reason = notebook.metadata.get("genbook", {}).get("reason")
     if reason:

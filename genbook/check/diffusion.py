@@ -102,7 +102,8 @@ def check_q_posterior_mean_variance(GaussianDiffusion, seed=0):
         "(1 - alpha_bar_{t-1}) / (1 - alpha_bar_t)": beta,
         "this is the standard deviation, the root of the variance": np.sqrt(right),
         "the variance is upside down: 1 - alpha_bar_{t-1} belongs above, 1 - alpha_bar_t "
-        "below": np.divide(beta * (1 - bar), 1 - prev, where=prev < 1, out=np.full_like(bar, np.inf)),
+        "below": np.divide(beta * (1 - bar), 1 - prev, where=prev < 1,
+                           out=np.full_like(bar, np.inf)),
         "the variance is that of x_t given x_0, 1 - alpha_bar_t": 1 - bar,
         "the factor beta_t of the variance is missing": (1 - prev) / (1 - bar),
     }  # fmt: skip

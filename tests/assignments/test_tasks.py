@@ -12,7 +12,7 @@ from genbook.assignments.grade import grade
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
-    """The rows of grades.csv by (student, task): the solutions, the stubs, and wrong answers."""
+    """The rows of grades.csv by (student, task): the solutions, and the stubs."""
     folder = tmp_path_factory.mktemp("tasks")
     out, handed_in = folder / "out", folder / "in"
     handed_in.mkdir()
@@ -21,10 +21,7 @@ def rows(tmp_path_factory):
         for student, version in {"solution": "source", "stub": "release"}.items():
             text = (out / version / task / f"{task}.ipynb").read_text(encoding="utf-8")
             (handed_in / f"{student}_{task}.ipynb").write_text(text, encoding="utf-8")
-    text = (handed_in / "solution_task1.ipynb").read_text(encoding="utf-8")
-    wrong = text.replace("nn.Sigmoid(),\\n", "nn.Tanh(),\\n")
-    assert wrong != text
-    (handed_in / "wrong_task1.ipynb").write_text(wrong, encoding="utf-8")
+    (handed_in / "late_task1.ipynb").write_bytes(b"")
     path = grade(handed_in, out, seconds=1200, report=lambda line: None)
     with open(path, newline="", encoding="utf-8") as file:
         return {(row["student"], row["task"]): row for row in csv.DictReader(file)}
@@ -53,12 +50,6 @@ def test_the_stub_gets_nothing_for_any_blank(rows, task):
         assert float(row[name]) == 0 and f"{name}: " in row["reason"]
 
 
-def test_a_wrong_answer_loses_its_points_and_no_other(rows):
-    row = rows["wrong", "task1"]
-    assert [row[n] for n in ("encoder", "decoder", "reconstruction")] == ["4.0", "0.0", "0.0"]
-    assert "decoder: the decoder gives values from -1 to 1" in row["reason"]
-
-
 def test_a_task_that_is_not_handed_in(rows):
-    assert rows["wrong", "task2"]["score"] == "0.0"
-    assert rows["wrong", "task2"]["reason"] == "nothing was handed in"
+    assert rows["late", "task2"]["score"] == "0.0"
+    assert rows["late", "task2"]["reason"] == "nothing was handed in"

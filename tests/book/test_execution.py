@@ -137,7 +137,8 @@ def test_two_pages_run_side_by_side(book):
 def test_a_page_that_waits_for_a_training_leaves_its_core(book):
     """Two pages wait for the third, which can only run beside them if their cores are free."""
     wait = ("import os, time\nwith open(os.environ['GENBOOK_PROGRESS'], 'a') as log:\n"
-            "    print('waiting: another process is training it', file=log)\nend = time.time() + 30\n"
+            "    print('waiting: another process is training it', file=log)\n"
+            "end = time.time() + 30\n"
             "while not os.path.exists('trained.txt'):\n"
             "    assert time.time() < end\n    time.sleep(.1)")
     book.page("a", cell("open('trained.txt', 'w').close()"))

@@ -80,7 +80,7 @@ def test_forward_jump(agree):
 
 @pytest.mark.checks("eq-forward-end", "limit on what is left at the end")
 def test_forward_end(agree):
-    """The product of the linear schedule for five $T$: at most $e^{-10.05}$, and half of it or more."""
+    """The product of the linear schedule for five $T$: at most $e^{-10.05}$, and at least half."""
     for steps in (100, 250, 500, 1000, 4000):
         left = np.log(GaussianDiffusion(linear_beta_schedule(steps)).alphas_cumprod[-1])
         agree(max(0.0, left + 10.05), 0.0, 0.0)

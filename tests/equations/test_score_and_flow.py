@@ -237,7 +237,8 @@ def test_flow_rescaled(agree):
             def scaled(u):
                 return path(u, share) / scales(u)[0]
 
-            rise = slope(scaled, tau, 1e-5) / slope(lambda u: scales(u)[1] / scales(u)[0], tau, 1e-5)
+            noise = slope(lambda u: scales(u)[1] / scales(u)[0], tau, 1e-5)
+            rise = slope(scaled, tau, 1e-5) / noise
             mean = posterior_mean(lambda x_0, e: e, path(tau, share), *scales(tau))
             agree(rise, mean, 1e-5)
 

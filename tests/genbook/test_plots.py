@@ -20,7 +20,7 @@ def pixels(figure):
 
 FIGURES = {
     "image_grid": lambda: plots.image_grid(IMAGES, columns=4),
-    "image_rows": lambda: plots.image_rows({"a": IMAGES[:4], "b": IMAGES[4:8]}, ["1", "2", "3", "4"]),
+    "image_rows": lambda: plots.image_rows({"a": IMAGES[:4], "b": IMAGES[4:8]}, list("1234")),
     "loss_curves": lambda: plots.loss_curves({"loss": np.arange(50.0), "kl": np.ones(50)},
                                              keys=("loss", "kl")),
     "curves": lambda: plots.curves(np.arange(3), {"one": [1, 2, 3], "two": [3, 2, 1]}),

@@ -54,7 +54,7 @@ def test_the_same_seed_gives_the_same_bits(ema):
 
 
 def test_another_seed_gives_other_batches_and_noise():
-    assert not np.array_equal(trained()[1]["loss"], trained(seed=0, **{"steps": 31})[1]["loss"][:30])
+    assert not np.array_equal(trained()[1]["loss"], trained(seed=0, steps=31)[1]["loss"][:30])
     paddle.seed(0)
     model = Small()
     history = fit(model, noisy_loss, IMAGES, steps=30, batch_size=16, seed=1)

@@ -42,7 +42,8 @@ def test_kl_sums_over_dimensions_and_keeps_the_batch():
 def test_kl_reads_its_second_argument_as_log_variance():
     # Of N(0, e^2): taken for a variance or a log standard deviation, 2 gives other numbers.
     expected = 0.5 * (np.exp(2) - 1 - 2)
-    np.testing.assert_allclose(gaussian_kl(tensor([[0]]), tensor([[2]])).item(), expected, rtol=1e-6)
+    found = gaussian_kl(tensor([[0]]), tensor([[2]])).item()
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_kl_is_never_negative():
@@ -187,7 +188,8 @@ def test_elbo_bounds_the_evidence_of_a_linear_model():
     rng = np.random.default_rng(0)
     for mean, var in [(post_mean, post_var), (0.2, 0.5)]:
         z = mean + np.sqrt(var) * rng.standard_normal(400_000)
-        log_likelihood = -squared_error(tensor(w * z + b), tensor(x)).numpy() - np.log(2 * np.pi) / 2
+        error = squared_error(tensor(w * z + b), tensor(x)).numpy()
+        log_likelihood = -error - np.log(2 * np.pi) / 2
         elbo = log_likelihood.mean() - gaussian_kl(tensor([[mean]]), tensor([[np.log(var)]])).item()
         gap = 0.5 * (var / post_var + (mean - post_mean) ** 2 / post_var - 1
                      - np.log(var / post_var))

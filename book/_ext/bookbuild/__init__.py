@@ -14,6 +14,7 @@
     markdown     a page as plain Markdown, for its notebook
     interactive  figures that a reader can move
     light        of the theme's icons, those that the site shows
+    looks        an edit of styles and scripts reaches the site
     offline      MathJax is served from the site itself
     report       how the build ended
     status       what each page took, on a page of its own
@@ -29,6 +30,7 @@ from . import (
     execute,
     interactive,
     light,
+    looks,
     notebooks,
     offline,
     pictures,
@@ -41,6 +43,6 @@ from . import (
 def setup(app):
     """Connect every part to the build."""
     for part in (whole, edition, cache, execute, pictures, notebooks, interactive, accessible,
-                 offline, light, address, api, status, report):
+                 offline, looks, light, address, api, status, report):
         part.setup(app)
     return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": True}

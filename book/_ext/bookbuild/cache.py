@@ -18,6 +18,7 @@ from jupyter_cache.cache.main import JupyterCacheBase
 from myst_nb.core.execute import cache as myst_nb_cache
 from myst_nb.core.read import create_nb_reader
 from nbformat.reader import NotJSONError
+from sqlalchemy.exc import DatabaseError
 
 from genbook import data, fingerprint
 
@@ -68,7 +69,7 @@ class BookCache(JupyterCacheBase):
         """Begin the list of results anew where a killed build left one that cannot be read."""
         try:
             self.list_cache_records()
-        except RuntimeError:  # what jupyter-cache makes of all that its database says
+        except (RuntimeError, DatabaseError):  # jupyter-cache makes the first of some of these
             (self.path / DB_NAME).unlink()
             self._db = None
 

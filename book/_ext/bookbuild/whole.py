@@ -8,6 +8,7 @@ reads every page anew; the results of the cells are kept elsewhere, so this take
 
 from __future__ import annotations
 
+import locale
 import shutil
 import sys
 from pathlib import Path
@@ -18,6 +19,10 @@ from sphinx.application import ENV_PICKLE_FILENAME
 
 def begin(app, config):
     """Wait until no other build writes into this folder; forget what an unfinished one made."""
+    encoding = locale.getpreferredencoding(False)
+    if encoding.lower().replace("-", "") != "utf8":
+        raise SystemExit(f"genbook: Python takes all text for {encoding} here, and the book is in "
+                         "UTF-8; set PYTHONUTF8=1, as make does")
     doctrees = Path(app.doctreedir)
     try:
         doctrees.mkdir(parents=True, exist_ok=True)
