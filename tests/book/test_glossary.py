@@ -1,6 +1,7 @@
 """Each chapter links a term of the glossary where it first uses it."""
 
 import re
+from functools import cache
 from pathlib import Path
 
 import prose
@@ -15,9 +16,10 @@ CHAPTERS = [chapter["file"] for part in PARTS if part["caption"] not in BACK_MAT
 
 # Ordinary words as well, which a chapter may use in another sense than the glossary's.
 ORDINARY = {"bit", "code", "conditional", "convex", "copy", "evidence", "hole", "independence",
-            "marginal", "precision", "reconstruction", "score", "surprise", "warm-up"}
+            "marginal", "precision", "rank", "reconstruction", "score", "surprise", "warm-up"}
 
 
+@cache
 def terms():
     """The terms of the glossary, in lower case."""
     body = re.search(r"```\{glossary\}\n(.*?)^```", text_of("book/glossary"), re.M | re.S)[1]
@@ -28,15 +30,16 @@ def text_of(page):
     return (ROOT / f"{page}.md").read_text("utf-8")
 
 
+@cache
 def body(text):
     """The passages of a chapter less headings, pictures, and what it says that one will learn."""
-    goals = True
+    found, headings = [], 0
     for passage in prose.passages(text):
-        if passage.kind == "heading" and passage.line > 10:
-            goals = False
-        in_goals = goals and (passage.kind == "item" or passage.text.startswith("In this chapter"))
+        headings += passage.kind == "heading"
+        in_goals = headings == 1 and (passage.kind == "item" or passage.text.startswith("In this chapter"))
         if passage.kind not in ("heading", "picture") and not in_goals:
-            yield passage
+            found.append(passage)
+    return found
 
 
 def links(text):
@@ -45,11 +48,25 @@ def links(text):
             for term in re.findall(r"⟦([^|]*)\|", passage.text)}
 
 
+@cache
+def mention(term):
+    """The pattern of a term, alone or in the plural."""
+    return re.compile(rf"(?<![\w-]){re.escape(term)}(s|es)?(?![\w-])", re.I)
+
+
+@cache
+def longer_terms(term):
+    """The patterns of those terms that contain this one as a word."""
+    return [mention(other) for other in terms() if other != term and mention(term).search(other)]
+
+
 def without_link(text, term):
     """The first passage in which a chapter uses `term`, where it does so without a link."""
-    plain = re.compile(rf"(?<![\w-]){re.escape(term)}(s|es)?(?![\w-])", re.I)
+    plain = mention(term)
     for passage in body(text):
-        masked = re.sub(r"⟦[^⟧]*⟧", lambda m: "□" * len(m[0]), passage.text)
+        masked = passage.text
+        for pattern in (re.compile(r"⟦[^⟧]*⟧"), *longer_terms(term)):
+            masked = pattern.sub(lambda m: "□" * len(m[0]), masked)
         found, link = plain.search(masked), passage.text.lower().find(f"⟦{term}|")
         if found and not 0 <= link < found.start():
             return passage
