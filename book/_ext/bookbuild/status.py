@@ -6,7 +6,6 @@ to build. What stands here was noted when the page ran, and is kept with its res
 
 from __future__ import annotations
 
-import os
 import platform
 from importlib.metadata import version
 
@@ -14,42 +13,27 @@ from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
 from .cache import of_book, page_keys
+from .execute import cores
 
-TIMES = "build-times"  # the class of the tables whose rows come at the end
+PACKAGES = ("paddlepaddle", "numpy", "scipy", "scikit-learn", "matplotlib", "jupyter-book",
+            "sphinx", "myst-nb")
 
-
-class Times(SphinxDirective):
-    """A table of all pages with code. Content: its three headings, one a line."""
-
-    has_content = True
-
-    def run(self):
-        pages_with_status(self.env).add(self.env.docname)
-        return [table(self, list(self.content), [], classes=[TIMES])]
+WAITING = "build-status"  # the class of the tables that get their rows when all pages were read
 
 
-class Versions(SphinxDirective):
-    """A table of versions. Content: its two headings and then names of packages, one a line."""
+class Status(SphinxDirective):
+    """A table that tells of the build, with the headings in its content, one a line."""
 
     has_content = True
 
     def run(self):
-        pages_with_status(self.env).add(self.env.docname)
-        machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU"
-        rows = [["Python", f"{platform.python_version()}, {machine}"]]
-        rows += [[name, version(name)] for name in self.content[2:]]
-        return [table(self, self.content[:2], rows)]
-
-
-def table(directive, head, rows, **attributes):
-    """A docutils table with these texts; its head can be translated."""
-    group = nodes.tgroup("", *(nodes.colspec(colwidth=1) for _ in head), cols=len(head))
-    words = [nodes.paragraph(text, text) for text in head]
-    for word in words:
-        directive.set_source_info(word)
-    group += nodes.thead("", row(*words))
-    group += nodes.tbody("", *(row(*(nodes.paragraph("", text) for text in r)) for r in rows))
-    return nodes.table("", group, **attributes)
+        words = [nodes.paragraph(text, text) for text in self.content]
+        for word in words:
+            self.set_source_info(word)  # so that they can be translated
+        group = nodes.tgroup("", *(nodes.colspec(colwidth=1) for _ in words), cols=len(words))
+        group += [nodes.thead("", row(*words)), nodes.tbody()]
+        shown(self.env)[self.env.docname] = None  # nothing yet
+        return [nodes.table("", group, classes=[WAITING, self.name])]
 
 
 def row(*cells):
@@ -57,42 +41,65 @@ def row(*cells):
     return nodes.row("", *(nodes.entry("", cell) for cell in cells))
 
 
+def times(app) -> list[tuple[str, str, str]]:
+    """For each page with code, in order: its name, its seconds and its mebibytes."""
+    noted = {record.hashkey: record.data for record in of_book(app).list_cache_records()}
+    keys, rows = page_keys(app.env), []
+    for page in filter(keys.__contains__, app.config.external_site_map):
+        data = noted[keys[page]]
+        memory = data.get("peak_memory")  # older results have none, and not every system tells
+        rows.append((page, f"{data['execution_seconds']:.0f}",
+                     f"{memory / 2**20:.0f}" if memory else "–"))
+    return rows
+
+
+def versions() -> list[tuple[str, str]]:
+    """What the pages ran with."""
+    machine = f"{platform.system()} {platform.machine()}, {cores()} CPU"
+    python = ("Python", f"{platform.python_version()} ({machine})")
+    return [python, *((name, version(name)) for name in PACKAGES)]
+
+
 def fill(app, doctree, docname):
-    """Put a row for each page with code into the tables that wait for them."""
-    waiting = [t for t in doctree.findall(nodes.table) if TIMES in t["classes"]]
-    if not waiting:
-        return
-    notes = {record.hashkey: record.data for record in of_book(app).list_cache_records()}
-    rows = []
-    for page in app.config.external_site_map:
-        if page in page_keys(app.env):
-            noted = notes[page_keys(app.env)[page]]
-            memory = noted.get("peak_memory")
-            rows.append((page, f"{noted['execution_seconds']:.0f}",
-                         f"{memory / 2**20:.0f}" if memory else "–"))
-    for times in waiting:
-        body = next(times.findall(nodes.tbody))
-        for page, *numbers in rows:
+    """Put the rows into the tables that wait for them."""
+    for table in doctree.findall(nodes.table):
+        if WAITING not in table["classes"]:
+            continue
+        body = next(table.findall(nodes.tbody))
+        if "build-versions" in table["classes"]:
+            body += [row(*(nodes.paragraph("", cell) for cell in cells)) for cells in versions()]
+            continue
+        for page, *numbers in times(app):
+            title = app.env.titles[page].astext()
             uri = app.builder.get_relative_uri(docname, page)
-            link = nodes.reference("", app.env.titles[page].astext(), refuri=uri, internal=True)
-            body += row(nodes.paragraph("", "", link), *(nodes.paragraph("", n) for n in numbers))
+            link = nodes.paragraph("", "", nodes.reference("", title, refuri=uri, internal=True))
+            body += row(link, *(nodes.paragraph("", number) for number in numbers))
 
 
-def pages_with_status(env) -> set[str]:
-    """The pages that have such tables; kept from build to build."""
-    if not hasattr(env, "bookbuild_status"):
-        env.bookbuild_status = set()
-    return env.bookbuild_status
+def changed(app, env):
+    """The pages with such tables, where these would tell something new."""
+    state = (times(app), versions())
+    pages = [page for page, before in shown(env).items() if before != state]
+    shown(env).update(dict.fromkeys(pages, state))
+    return pages
 
 
-def outdated(app, env, added, changed, removed):
-    """The pages with such tables: they tell of this build, whether or not their text is old."""
-    return list(pages_with_status(env) - removed)
+def shown(env) -> dict:
+    """What the pages with such tables have shown; kept from build to build."""
+    if not hasattr(env, "bookbuild_shown"):
+        env.bookbuild_shown = {}
+    return env.bookbuild_shown
+
+
+def forget(app, env, docname):
+    """A page that is gone shows nothing."""
+    shown(env).pop(docname, None)
 
 
 def setup(app):
     """Connect the status to the build."""
-    app.add_directive("build-times", Times)
-    app.add_directive("build-versions", Versions)
-    app.connect("env-get-outdated", outdated)
+    app.add_directive("build-times", Status)
+    app.add_directive("build-versions", Status)
+    app.connect("env-purge-doc", forget)
+    app.connect("env-updated", changed)
     app.connect("doctree-resolved", fill)
