@@ -1,4 +1,4 @@
-"""The prose of a MyST page: its paragraphs, captions and alternative texts, without code and math."""
+"""The prose of a MyST page: paragraphs, captions and alternative texts, without code and math."""
 
 import re
 from typing import NamedTuple

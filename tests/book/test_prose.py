@@ -1,4 +1,4 @@
-"""The prose: spelled right, one term for one thing, and each term explained where it first stands."""
+"""The prose is spelled right, has one term for one thing, and proves instead of asserting."""
 
 import re
 import subprocess
