@@ -280,7 +280,7 @@ def bfloat16_products():
     """Within this block linear layers may round the factors of their products to bfloat16.
 
     Their sums stay float32. oneDNN does so where the processor is faster at it, as those with
-    AMX are by a factor of three; the relative error of a factor is at most 2^-9.
+    AMX are by a factor of three; the relative error of a factor is at most 2^-8.
     """
     global _brief
     before, _brief = _brief, True

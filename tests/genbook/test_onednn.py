@@ -354,7 +354,7 @@ def test_a_linear_layer_rounds_its_factors_by_no_more_than_bfloat16(shape):
         results = results_of(x, weight, bias, dy)
     sizes = products(*map(np.abs, (x, weight, bias, dy)))
     for result, expected, size in zip(results, products(x, weight, bias, dy), sizes, strict=True):
-        assert (np.abs(result - expected) <= (2**-8 + 1e-5) * size).all()
+        assert (np.abs(result - expected) <= (2**-7 + 2**-16 + 1e-5) * size).all()  # of two factors
 
 
 def test_factors_are_rounded_within_the_block_only(monkeypatch):
