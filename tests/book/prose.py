@@ -1,13 +1,14 @@
-"""The prose of a MyST page: its paragraphs, captions and alternative texts, without code and math."""
+"""The prose of a MyST page: paragraphs, captions and alternative texts, without code and math."""
 
 import re
 from typing import NamedTuple
 
 import yaml
-from bookbuild.equations import EXTENSIONS, NO_TEXT
 from markdown_it.renderer import RendererHTML
 from myst_parser.config.main import MdParserConfig
 from myst_parser.parsers.mdit import create_md_parser
+
+from bookbuild.equations import EXTENSIONS, NO_TEXT
 
 PARSER = create_md_parser(MdParserConfig(enable_extensions=EXTENSIONS), RendererHTML)
 

@@ -4,9 +4,10 @@ import re
 from functools import cache
 from pathlib import Path
 
-import prose
 import pytest
 import yaml
+
+import prose
 
 ROOT = Path(__file__).resolve().parents[2]
 BACK_MATTER = ("Teaching", "Back matter")  # parts of the contents that teach no terms
@@ -36,8 +37,8 @@ def body(text):
     found, headings = [], 0
     for passage in prose.passages(text):
         headings += passage.kind == "heading"
-        in_goals = headings == 1 and (passage.kind == "item" or passage.text.startswith("In this chapter"))
-        if passage.kind not in ("heading", "picture") and not in_goals:
+        says_goals = passage.kind == "item" or passage.text.startswith("In this chapter")
+        if passage.kind not in ("heading", "picture") and not (headings == 1 and says_goals):
             found.append(passage)
     return found
 

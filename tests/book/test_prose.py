@@ -1,13 +1,14 @@
-"""The prose: spelled right, one term for one thing, and each term explained where it first stands."""
+"""The prose is spelled right, has one term for one thing, and proves instead of asserting."""
 
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-import prose
 import pytest
 import yaml
+
+import prose
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "book").glob("*.md"))
@@ -35,8 +36,8 @@ def test_words_are_those_of_the_vocabulary(path):
 
 
 def test_spelling():
-    folders = ["book", "genbook", "tests", "README.md", "CONTRIBUTING.md", "_config.yml", "Makefile"]
-    run = subprocess.run([sys.executable, "-m", "codespell_lib", *folders], cwd=ROOT,
+    where = ["book", "genbook", "tests", "README.md", "CONTRIBUTING.md", "_config.yml", "Makefile"]
+    run = subprocess.run([sys.executable, "-m", "codespell_lib", *where], cwd=ROOT,
                          capture_output=True, text=True)
     assert run.stdout == "" and run.returncode == 0, run.stdout + run.stderr
 
