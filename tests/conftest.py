@@ -39,6 +39,7 @@ class MiniBook:
 
     def write(self, path: str, text: str) -> None:
         """Put `text` into a file of the book."""
+        (self.root / path).parent.mkdir(parents=True, exist_ok=True)
         (self.root / path).write_text(text, encoding="utf-8")
 
     def page(self, name: str, body: str) -> None:

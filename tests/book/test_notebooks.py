@@ -43,6 +43,8 @@ def site(new_book, tmp_path_factory):
     book.write("_toc.yml", (ROOT / "_toc.yml").read_text("utf-8"))
     for name in (*(f"{name}.md" for name in CHAPTERS), "references.bib"):
         book.write(f"book/{name}", (ROOT / "book" / name).read_text("utf-8"))
+    for path in re.findall(r"\{literalinclude\} \.\./(tests/\S+)", "".join(CHAPTERS.values())):
+        book.write(path, (ROOT / path).read_text("utf-8"))
     build = book.build("-q")  # not gated: without outputs there are no figures to refer to
     assert build.code == 0, build.err
     assert "no notebook can be made" not in build.err, build.err

@@ -42,7 +42,7 @@ def fit(model, loss, *data, steps, batch_size=128, lr=1e-3, ema=None, seed=0, na
             if not math.isfinite(losses["loss"]):
                 raise ValueError(f"the loss became {losses['loss']}; try a lower lr")
             optimizer.step()
-            optimizer.clear_grad()
+            optimizer.clear_grad(set_to_zero=False)
             if average:
                 average.update(model)
             history.append({**losses, "seconds": time.perf_counter() - start})
