@@ -145,6 +145,7 @@ async def visit_all(path, address, names):
 
 async def look_at(tab, address, name, visits, clipboard):
     """Open a page and note all that is wrong with it."""
+    from playwright.async_api import TimeoutError
     state = STATES[0]
 
     async def show(new):
@@ -194,6 +195,10 @@ async def look_at(tab, address, name, visits, clipboard):
         visits.copied[name] = await tab.evaluate("probes.copies()")
     for each in STATES:
         await show(each)
+        try:  # the theme makes what scrolls reachable a moment later
+            await tab.wait_for_function("!probes.scrollers().length", timeout=5000)
+        except TimeoutError:
+            pass  # the probe says what is not
         await probe(*IN_EVERY_STATE)
 
     await tab.evaluate("probes.emptyFormulas()")
