@@ -18,7 +18,7 @@ document.addEventListener("DOMContentLoaded", () => {
 // The theme takes the focus from a button that was pressed; by keyboard it must stay there.
 document.addEventListener("click", (event) => {
   const button = event.target.closest("button");
-  if (button && event.detail === 0) { // no mouse, no finger
+  if (button && event.isTrusted && event.detail === 0) { // a key, no mouse, no finger
     setTimeout(() => { if (document.activeElement === document.body) button.focus(); });
   }
 });

@@ -52,9 +52,10 @@ def site():
 
 @pytest.fixture(scope="session")
 def names(site):
-    """The pages of the site, as paths from its root."""
-    pages = (path.relative_to(site) for path in sorted(site.rglob("*.html")))
-    return [str(page) for page in pages if page.parts[0] != "_static"]
+    """The pages of the site, as paths from its root, but for those that lead on to another."""
+    pages = (path for path in sorted(site.rglob("*.html"))
+             if "_static" not in path.parts and "http-equiv=\"Refresh\"" not in path.read_text("utf-8"))
+    return [path.relative_to(site).as_posix() for path in pages]
 
 
 @pytest.fixture(scope="session")

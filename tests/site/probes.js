@@ -162,7 +162,7 @@ const probes = (() => {
         counts.set(colour, (counts.get(colour) ?? 0) + 1);
       }
       // Tiles that reach into the margin are no lettering: what stands out most counts.
-      const ratio = Math.max(...[...counts].filter(([, count]) => count > 0.03 * ink.length)
+      const ratio = Math.max(...[...counts].filter(([, count]) => count > 0.005 * ink.length)
         .map(([colour]) => contrast(colour.split(",").map(Number), page)), 1);
       if (ratio < 3) found.push(`lettering of contrast ${ratio.toFixed(1)}: ${name(image)}`);
     }

@@ -46,6 +46,8 @@ def times(app) -> list[tuple[str, str, str]]:
     noted = {record.hashkey: record.data for record in of_book(app).list_cache_records()}
     keys, rows = page_keys(app.env), []
     for page in filter(keys.__contains__, app.config.external_site_map):
+        if keys[page] not in noted:
+            continue  # a build that runs no pages
         data = noted[keys[page]]
         memory = data.get("peak_memory")  # older results have none, and not every system tells
         rows.append((page, f"{data['execution_seconds']:.0f}",
