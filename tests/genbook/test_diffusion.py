@@ -5,6 +5,7 @@ import pytest
 from genbook.diffusion import (
     GaussianDiffusion,
     cosine_beta_schedule,
+    extract,
     guided,
     hide_labels,
     linear_beta_schedule,
@@ -513,7 +514,50 @@ def test_the_floor_of_the_log_variance():
     one = GaussianDiffusion([0.3])
     assert one.posterior_variance[0] == 0
     np.testing.assert_allclose(one.posterior_log_variance_clipped, np.log(1e-20))
+    two = GaussianDiffusion([0.3, 0.2])
+    assert (two.posterior_log_variance_clipped == np.log(two.posterior_variance[1])).all()
     some = GaussianDiffusion([0.3, 0.2, 0.4])
     log = some.posterior_log_variance_clipped
     assert log[0] == log[1] == np.log(some.posterior_variance[1])
     assert log[2] == np.log(some.posterior_variance[2])
+
+
+def test_numbers_are_computed_in_float64_and_meet_images_in_float32(diffusion):
+    betas = np.array([0.1, 0.3], dtype="float32")
+    np.testing.assert_array_equal(GaussianDiffusion(betas).alphas_cumprod,
+                                  np.cumprod(1 - betas.astype("float64")))
+    scale = extract(diffusion.alphas_cumprod, paddle.to_tensor([0, 7]))
+    assert scale.shape == [2, 1, 1, 1] and scale.dtype == paddle.float32
+    assert diffusion.ddim_timesteps(3).dtype == np.int64
+
+
+def test_both_ends_of_an_estimate_are_clipped(diffusion):
+    x_t, t = paddle.zeros([1, 1, 1, 1]), steps(20)
+    ends = [diffusion.predict_start(lambda x, t: pixel(v), x_t, t).item() for v in (1e6, -1e6)]
+    assert ends == [-1, 1]
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_the_loops_pass_on_eta_and_give_each_image_its_step(eta):
+    diffusion = GaussianDiffusion(cosine_beta_schedule(20))
+    shape, asked = [3, 2, 4, 4], []
+
+    def network(x, t):
+        asked.append(t)
+        return 0.1 * x
+
+    def by_hand():
+        x = paddle.randn(shape)
+        times = diffusion.ddim_timesteps(4)
+        for t, t_prev in zip(times, [*times[1:], -1], strict=True):
+            x = diffusion.ddim_sample(lambda x, t: 0.1 * x, x, steps(t, 3), steps(t_prev, 3), eta)
+        return x
+
+    results = []
+    for sample in (by_hand, lambda: diffusion.ddim_sample_loop(network, shape, 4, eta),
+                   lambda: [*diffusion.ddim_sample_progressive(network, shape, 4, eta)][-1]):
+        paddle.seed(3)
+        results.append(sample().numpy())
+    np.testing.assert_array_equal(results[0], results[1])
+    np.testing.assert_array_equal(results[0], results[2])
+    assert all(t.shape == [3] and t.dtype == paddle.int64 for t in asked)
