@@ -13,7 +13,7 @@
     notebooks    each page with code is also a notebook that runs by itself
     markdown     a page as plain Markdown, for its notebook
     interactive  figures that a reader can move
-    light        of the theme's icons, those that the site shows; pictures in few colours
+    light        pages load no more than they show
     looks        an edit of styles and scripts reaches the site
     offline      MathJax is served from the site itself
     report       how the build ended
