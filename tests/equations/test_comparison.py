@@ -18,7 +18,7 @@ def test_spread(agree):
 
 @pytest.mark.checks("eq-spread-unbiased", "Why the spread divides by one less")
 def test_spread_unbiased(agree):
-    """SymPy: the mean over all equally probable draws of two to four values of a three-sided die."""
+    """SymPy: the mean over all equally probable draws of two to four values of a die of three."""
     faces = [sympy.Integer(v) for v in (0, 1, 5)]
     mean = sum(faces) / len(faces)
     variance = sum((v - mean) ** 2 for v in faces) / len(faces)

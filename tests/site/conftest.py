@@ -54,7 +54,8 @@ def site():
 def names(site):
     """The pages of the site, as paths from its root, but for those that lead on to another."""
     pages = (path for path in sorted(site.rglob("*.html"))
-             if "_static" not in path.parts and "http-equiv=\"Refresh\"" not in path.read_text("utf-8"))
+             if "_static" not in path.parts
+             and 'http-equiv="Refresh"' not in path.read_text("utf-8"))
     return [path.relative_to(site).as_posix() for path in pages]
 
 
