@@ -55,7 +55,8 @@ def compact_figures(app, exception):
 
 def smaller(images, shown) -> str:
     """The reference to a figure, to the smaller of its files."""
-    sizes = {suffix: (images / f"{shown[2]}{suffix}").stat().st_size for suffix in (".png", ".webp")}
+    sizes = {suffix: (images / f"{shown[2]}{suffix}").stat().st_size
+             for suffix in (".png", ".webp")}
     return f'{shown[1]}{shown[2]}{min(sizes, key=sizes.get)}"'
 
 
