@@ -53,7 +53,9 @@ def install(venv, stamp):
     run([sys.executable, "-m", "venv", str(venv)])
     python = venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    run([*pip, "--require-hashes", "-r", str(ASKED_FOR[0])])
+    # The lock is complete. To look for dependencies again would only ask for extras by other
+    # names ("markdown-it-py[linkify]"), which pip doesn't find among the hashes.
+    run([*pip, "--no-deps", "--require-hashes", "-r", str(ASKED_FOR[0])])
     run([*pip, "--no-deps", "--no-build-isolation", "-e", str(ROOT)])
     stamp.touch()
 
