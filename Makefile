@@ -62,10 +62,12 @@ fuzz: $(STAMP) ## feed broken files to every loader (CASES=10000 to each of its 
 
 check: $(STAMP) ## style and types
 	"$(BIN)/ruff" check
+	"$(BIN)/ruff" format --check
 	"$(BIN)/mypy"
 
-format: $(STAMP) ## have ruff put imports in order and mend what it can
+format: $(STAMP) ## have ruff set the code, put imports in order and mend what it can
 	"$(BIN)/ruff" check --fix
+	"$(BIN)/ruff" format
 
 audit: $(STAMP) ## look for known holes in the locked packages (asks pypi.org)
 	"$(BIN)/pip-audit" --strict --require-hashes --disable-pip -r requirements.txt

@@ -167,8 +167,11 @@ def main():
     def report(name, images, steps="", seconds=""):
         with paddle.no_grad():
             p = judge.probabilities(images)
-        print(f"{name:28s}{steps:>8}{seconds:>9}{legibility(p):10.3f}{class_entropy(p):9.3f}"
-              f"{frechet_distance(features(images), real):9.1f}", flush=True)
+        print(
+            f"{name:28s}{steps:>8}{seconds:>9}{legibility(p):10.3f}{class_entropy(p):9.3f}"
+            f"{frechet_distance(features(images), real):9.1f}",
+            flush=True,
+        )
 
     real = features(test.images)
     print(f"{'':28s}{'steps':>8s}{'CPU s':>9s}{'legible':>10s}{'entropy':>9s}{'Fréchet':>9s}")

@@ -82,8 +82,11 @@ def work(turns, steps):
             history = train.fit(model, loss, images, steps=steps, batch_size=len(images))
             if rank == 0:
                 seconds = np.diff(history["seconds"])[2:]  # the first ones compile and allocate
-                result = [statistics.median(seconds), statistics.median(e[0] for e in exchange[3:]),
-                          exchange[0][1]]
+                result = [
+                    statistics.median(seconds),
+                    statistics.median(e[0] for e in exchange[3:]),
+                    exchange[0][1],
+                ]
                 part = folder / "part"
                 part.write_text(json.dumps(result))
                 part.rename(folder / f"done {turn} {name}")
@@ -95,14 +98,35 @@ def start(processes, folder, args):
 
     folder.mkdir()
     environment = {**parallel._environment(folder, 1), "SCALING": str(folder)}
-    command = [sys.executable, str(HERE), "--work", "--turns", str(args.turns),
-               "--steps", str(args.steps)]
+    command = [
+        sys.executable,
+        str(HERE),
+        "--work",
+        "--turns",
+        str(args.turns),
+        "--steps",
+        str(args.steps),
+    ]
     if processes > 1:
-        command = [sys.executable, "-m", "paddle.distributed.launch", "--log_level", "CRITICAL",
-                   "--log_dir", str(folder), "--nproc_per_node", str(processes), "--ips",
-                   "127.0.0.1", "--start_port", str(parallel._free_port()), *command]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL,
-                            stderr=(folder / "stderr").open("wb"))
+        command = [
+            sys.executable,
+            "-m",
+            "paddle.distributed.launch",
+            "--log_level",
+            "CRITICAL",
+            "--log_dir",
+            str(folder),
+            "--nproc_per_node",
+            str(processes),
+            "--ips",
+            "127.0.0.1",
+            "--start_port",
+            str(parallel._free_port()),
+            *command,
+        ]
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=(folder / "stderr").open("wb")
+    )
 
 
 def take_turns(folders, running, turns):
@@ -138,14 +162,18 @@ def main():
         for process in running:
             process.wait()
     print(f"medians of {args.turns} turns of {args.steps} steps, ms per step")
-    print(f"{'':14s}{'1 process':>10s}{'2 processes':>13s}{'efficiency':>12s}"
-          f"{'exchange':>10s}{'numbers':>10s}")
+    print(
+        f"{'':14s}{'1 process':>10s}{'2 processes':>13s}{'efficiency':>12s}"
+        f"{'exchange':>10s}{'numbers':>10s}"
+    )
     for name, (one, two) in results.items():
         single = statistics.median(r[0] for r in one)
         double = statistics.median(r[0] for r in two)
         exchange = statistics.median(r[1] for r in two)
-        print(f"{name:14s}{1e3 * single:10.1f}{1e3 * double:13.1f}{single / double / 2:12.2f}"
-              f"{1e3 * exchange:10.1f}{two[0][2]:10,d}")
+        print(
+            f"{name:14s}{1e3 * single:10.1f}{1e3 * double:13.1f}{single / double / 2:12.2f}"
+            f"{1e3 * exchange:10.1f}{two[0][2]:10,d}"
+        )
 
 
 if __name__ == "__main__":

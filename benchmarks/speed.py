@@ -154,10 +154,15 @@ def main():
         stock = {name: measure(paddle_steps(name), args.turns) for name in CASES}
         print(json.dumps(stock))
         return
-    stock = json.loads(subprocess.run(
-        [sys.executable, __file__, "--stock", "--turns", str(args.turns)],
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True, text=True,
-    ).stdout)
+    stock = json.loads(
+        subprocess.run(
+            [sys.executable, __file__, "--stock", "--turns", str(args.turns)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            check=True,
+            text=True,
+        ).stdout
+    )
     cpu.tune()
     print(f"threads: {os.environ['OMP_NUM_THREADS']}; medians of {args.turns} turns, ms")
     print(f"{'':30s}{'genbook':>9s}{'torch':>9s}{'ratio':>7s}{'stock Paddle':>14s}")
@@ -165,15 +170,20 @@ def main():
         ours, theirs = paddle_steps(name), torch_steps(name)
         rows = {
             "step": (ours[0], theirs[0], stock[name][0]),
-            "step in bfloat16": (within(onednn.bfloat16_products, ours[0]),
-                                 within(bfloat16_products_in_torch, theirs[0]), None),
+            "step in bfloat16": (
+                within(onednn.bfloat16_products, ours[0]),
+                within(bfloat16_products_in_torch, theirs[0]),
+                None,
+            ),
             "forward": (ours[1], theirs[1], stock[name][1]),
         }
         for what, (mine, other, untuned) in rows.items():
             mine, other = measure((mine, other), args.turns)
             last = f"{1e3 * untuned:14.1f}" if untuned else ""
-            print(f"{name + ', ' + what:30s}{1e3 * mine:9.1f}{1e3 * other:9.1f}"
-                  f"{other / mine:7.2f}{last}")
+            print(
+                f"{name + ', ' + what:30s}{1e3 * mine:9.1f}{1e3 * other:9.1f}"
+                f"{other / mine:7.2f}{last}"
+            )
 
 
 if __name__ == "__main__":

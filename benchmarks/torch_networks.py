@@ -13,14 +13,21 @@ class AutoEncoder(nn.Module):
     def __init__(self, in_channels=3):
         super().__init__()
         self.encoder = nn.Sequential(
-            nn.Conv2d(in_channels, 16, 3, padding=1), nn.ReLU(), nn.BatchNorm2d(16),
+            nn.Conv2d(in_channels, 16, 3, padding=1),
+            nn.ReLU(),
+            nn.BatchNorm2d(16),
             nn.MaxPool2d(2, 2),
-            nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.BatchNorm2d(32),
+            nn.Conv2d(16, 32, 3, padding=1),
+            nn.ReLU(),
+            nn.BatchNorm2d(32),
             nn.MaxPool2d(2, 2),
         )
         self.decoder = nn.Sequential(
-            nn.ConvTranspose2d(32, 16, 2, stride=2), nn.ReLU(), nn.BatchNorm2d(16),
-            nn.ConvTranspose2d(16, in_channels, 2, stride=2), nn.Sigmoid(),
+            nn.ConvTranspose2d(32, 16, 2, stride=2),
+            nn.ReLU(),
+            nn.BatchNorm2d(16),
+            nn.ConvTranspose2d(16, in_channels, 2, stride=2),
+            nn.Sigmoid(),
         )
 
     def forward(self, x):

@@ -175,8 +175,10 @@ def _header(stream):
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError("its header makes no sense") from error
     if written_by != FORMAT:
-        raise CheckpointError(f"{stream.name} was written by another version of genbook: its "
-                              f"format is {written_by!r}, and this version reads {FORMAT!r}")
+        raise CheckpointError(
+            f"{stream.name} was written by another version of genbook: its "
+            f"format is {written_by!r}, and this version reads {FORMAT!r}"
+        )
     if size != 8 + length + sum(count for _, count in entries.values()):
         raise ValueError("it is too short or too long")
     return entries, metadata

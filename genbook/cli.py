@@ -102,28 +102,54 @@ def _add_root_argument(parser):
 
 def _add_train_parser(commands):
     parser = commands.add_parser(
-        "train", help="train a model, by one process or many",
-        description="Train a model of the book. What is not given is as the book has it.")
+        "train",
+        help="train a model, by one process or many",
+        description="Train a model of the book. What is not given is as the book has it.",
+    )
     parser.add_argument("model", choices=job.MODELS, metavar="model", help="one of %(choices)s")
-    parser.add_argument("--data", choices=data.NAMES, default="digits", metavar="NAME",
-                        help="one of %(choices)s (default: %(default)s)")
+    parser.add_argument(
+        "--data",
+        choices=data.NAMES,
+        default="digits",
+        metavar="NAME",
+        help="one of %(choices)s (default: %(default)s)",
+    )
     _add_root_argument(parser)
     parser.add_argument("--size", type=_size, help="pixels per side, a multiple of 4")
     parser.add_argument("--steps", type=_whole(1))
-    parser.add_argument("--batch-size", type=_whole(1), metavar="B",
-                        help="images per step, of all processes together")
+    parser.add_argument(
+        "--batch-size",
+        type=_whole(1),
+        metavar="B",
+        help="images per step, of all processes together",
+    )
     parser.add_argument("--lr", type=float, help="the peak of the learning rate")
     parser.add_argument("--seed", type=_whole(0), default=0)
-    parser.add_argument("--prediction", choices=job.PREDICTIONS,
-                        help="what a diffusion model predicts (default: v)")
-    parser.add_argument("--out", metavar="FOLDER",
-                        help="for the checkpoint and the model (default: MODEL-DATA)")
-    parser.add_argument("--resume", action="store_true",
-                        help="go on from the checkpoint in FOLDER, with the same settings")
-    parser.add_argument("--nproc", type=_whole(1), default=1, metavar="N",
-                        help="processes on this machine, one core or GPU each (default: 1)")
-    parser.add_argument("--nnodes", type=_whole(1), default=1, metavar="M",
-                        help="machines; give this command to each of them (default: 1)")
+    parser.add_argument(
+        "--prediction", choices=job.PREDICTIONS, help="what a diffusion model predicts (default: v)"
+    )
+    parser.add_argument(
+        "--out", metavar="FOLDER", help="for the checkpoint and the model (default: MODEL-DATA)"
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the checkpoint in FOLDER, with the same settings",
+    )
+    parser.add_argument(
+        "--nproc",
+        type=_whole(1),
+        default=1,
+        metavar="N",
+        help="processes on this machine, one core or GPU each (default: 1)",
+    )
+    parser.add_argument(
+        "--nnodes",
+        type=_whole(1),
+        default=1,
+        metavar="M",
+        help="machines; give this command to each of them (default: 1)",
+    )
     parser.add_argument("--master", metavar="HOST:PORT", help="where they meet, on one of them")
     parser.set_defaults(run=_train)
 
@@ -134,11 +160,19 @@ def _add_sample_parser(commands):
     parser.add_argument("--out", metavar="FILE.png", required=True, help="the contact sheet")
     parser.add_argument("--count", type=_whole(1), default=64, metavar="N", help="default: 64")
     parser.add_argument("--seed", type=_whole(0), default=0)
-    parser.add_argument("--steps", type=_whole(1), default=50,
-                        help="of a diffusion model's sampler, DDIM (default: 50)")
+    parser.add_argument(
+        "--steps",
+        type=_whole(1),
+        default=50,
+        help="of a diffusion model's sampler, DDIM (default: 50)",
+    )
     _add_root_argument(parser)
-    parser.add_argument("--guidance", type=float, default=0.5,
-                        help="how far a diffusion model goes past its labels (default: 0.5)")
+    parser.add_argument(
+        "--guidance",
+        type=float,
+        default=0.5,
+        help="how far a diffusion model goes past its labels (default: 0.5)",
+    )
     parser.set_defaults(run=_sample)
 
 
@@ -178,8 +212,19 @@ def _show(args):
 def _train(args):
     from genbook import parallel  # what uses Paddle starts slowly
 
-    names = ("model", "data", "size", "steps", "batch_size", "lr", "seed", "prediction", "root",
-             "out", "resume")
+    names = (
+        "model",
+        "data",
+        "size",
+        "steps",
+        "batch_size",
+        "lr",
+        "seed",
+        "prediction",
+        "root",
+        "out",
+        "resume",
+    )
     with _told():
         training = job.Job(**{name: getattr(args, name) for name in names})
         file = parallel.launch(training, args.nproc, args.nnodes, args.master)
@@ -191,8 +236,9 @@ def _sample(args):
     from genbook import saved
 
     with _told():
-        images = saved.sample(args.file, args.count, args.seed, args.steps, args.guidance,
-                              args.root)
+        images = saved.sample(
+            args.file, args.count, args.seed, args.steps, args.guidance, args.root
+        )
     columns = math.ceil(math.sqrt(len(images)))
     cells = np.zeros((columns * math.ceil(len(images) / columns), *images.shape[2:]), np.uint8)
     cells[: len(images)] = np.rint(255 * images[:, 0])

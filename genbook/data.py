@@ -359,8 +359,9 @@ def _hanzi_index(archive):
         missing = [name for name in _HANZI_COLUMNS if name not in (rows.fieldnames or [])]
         if missing:
             raise DataError(f"{table}: no column {missing[0]}, only {rows.fieldnames!s:.200}")
-        index = np.array([[_number(row[name]) for name in _HANZI_COLUMNS] for row in rows],
-                         np.int64)
+        index = np.array(
+            [[_number(row[name]) for name in _HANZI_COLUMNS] for row in rows], np.int64
+        )
     except (ValueError, csv.Error) as error:
         raise DataError(f"{table}: cannot be read: {error}") from error
     if len(index) == 0:

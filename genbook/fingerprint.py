@@ -132,8 +132,10 @@ def _of(value, above: tuple) -> str:
         return _of(value.numpy(), above)
     if type(value).__module__.startswith("genbook."):
         return digest(*of(type(value), vars(value)))
-    raise TypeError(f"cannot tell what a {type(value).__name__} holds; pass numbers, arrays, "
-                    "networks, functions or objects of genbook")
+    raise TypeError(
+        f"cannot tell what a {type(value).__name__} holds; pass numbers, arrays, "
+        "networks, functions or objects of genbook"
+    )
 
 
 def _of_network(network, above: tuple) -> str:
@@ -141,7 +143,8 @@ def _of_network(network, above: tuple) -> str:
     parts = []
     for name, layer in network.named_sublayers(include_self=True):
         settings = {
-            key: item for key, item in vars(layer).items()
+            key: item
+            for key, item in vars(layer).items()
             # Paddle numbers its layers; `training` is set by whoever uses the network.
             if _is_setting(item) and key not in ("_full_name", "training")
         }
@@ -178,8 +181,14 @@ def _of_definition(thing, above: tuple) -> str:
 
 def _members(cls: type) -> list:
     """The name and value of each method and attribute that the class itself defines."""
-    ignored = ("__dict__", "__weakref__", "__doc__", "__module__", "__firstlineno__",
-               "__static_attributes__")
+    ignored = (
+        "__dict__",
+        "__weakref__",
+        "__doc__",
+        "__module__",
+        "__firstlineno__",
+        "__static_attributes__",
+    )
     members = []
     for name, item in sorted(vars(cls).items()):
         if name not in ignored:

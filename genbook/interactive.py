@@ -50,17 +50,19 @@ def explorer(models, codes, labels, classes, start=0):
         within = (codes[title] - low) / (high - low)  # 0 to 1 in both coordinates
         address, key = _script(_packed(layers))
         files[f"weights-{i}"] = address
-        panels.append({
-            "title": title,
-            "low": low.tolist(),
-            "high": high.tolist(),
-            "start": codes[title][start].tolist(),
-            "codes": _base64(np.round(within * 65535).astype("<u2")),
-            "image": _base64(np.round(image * 255).astype("u1")),
-            "side": image.shape[-1],
-            "shapes": [list(weight.shape) for weight, _ in layers],
-            "key": key,
-        })
+        panels.append(
+            {
+                "title": title,
+                "low": low.tolist(),
+                "high": high.tolist(),
+                "start": codes[title][start].tolist(),
+                "codes": _base64(np.round(within * 65535).astype("<u2")),
+                "image": _base64(np.round(image * 255).astype("u1")),
+                "side": image.shape[-1],
+                "shapes": [list(weight.shape) for weight, _ in layers],
+                "key": key,
+            }
+        )
     settings = {"panels": panels, "labels": np.asarray(labels).tolist(), "classes": list(classes)}
     return Interactive("explorer", settings, files)
 
@@ -74,8 +76,10 @@ def timeline(diffusion, model, states):
     """
     steps = sorted(states, reverse=True)
     estimates = [_estimate(diffusion, model, states[step], step) for step in steps]
-    rows = [np.stack([np.asarray(x) for x in row], axis=1)  # [N, T, 1, H, W]
-            for row in ([states[step] for step in steps], estimates)]
+    rows = [
+        np.stack([np.asarray(x) for x in row], axis=1)  # [N, T, 1, H, W]
+        for row in ([states[step] for step in steps], estimates)
+    ]
     frames = np.concatenate(rows)[:, :, 0]  # [2 N, T, H, W]
     strip = np.block([list(row) for row in (np.clip(frames, -1, 1) + 1) / 2])
     settings = {
@@ -105,8 +109,11 @@ def _square(codes, margin=0.04):
 
 def _layers(decoder):
     """Weights [in, out] and biases [out] of the linear layers, between which are ReLUs."""
-    return [(layer.weight.numpy(), layer.bias.numpy())
-            for layer in decoder if isinstance(layer, paddle.nn.Linear)]
+    return [
+        (layer.weight.numpy(), layer.bias.numpy())
+        for layer in decoder
+        if isinstance(layer, paddle.nn.Linear)
+    ]
 
 
 def _without_dead_units(layers, low, high, points=128):

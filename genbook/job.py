@@ -42,8 +42,9 @@ class Job:
         if self.data not in data.NAMES:
             raise ValueError(f"unknown data set {self.data!r}; known are {', '.join(data.NAMES)}")
         if self.prediction not in (None, *PREDICTIONS):
-            raise ValueError(f"unknown prediction {self.prediction!r}; "
-                             f"known are {', '.join(PREDICTIONS)}")
+            raise ValueError(
+                f"unknown prediction {self.prediction!r}; known are {', '.join(PREDICTIONS)}"
+            )
         if self.prediction and self.model != "diffusion":
             raise ValueError(f"only diffusion predicts {self.prediction}; leave out prediction")
         if self.size is not None and (self.size < 8 or self.size % 4):
@@ -86,7 +87,12 @@ class Job:
         file = Path(self.out) / "model.safetensors"
         if ranks.rank() == 0:
             _, channels, size, _ = dataset.images.shape
-            about = {"data": self.data, "size": size, "channels": channels,
-                     "classes": dataset.classes, "seed": self.seed}
+            about = {
+                "data": self.data,
+                "size": size,
+                "channels": channels,
+                "classes": dataset.classes,
+                "seed": self.seed,
+            }
             saved.save(file, model, about, diffusion)
         return file

@@ -22,8 +22,13 @@ SHARE_OF_CHECKPOINTS = 0.01  # of the time, at most, however slow the disk
 
 def in_folder(run, folder, resume, name):
     """The history of `run`, with its checkpoint in `folder`."""
-    keeper = Keeper(folder / "checkpoint.safetensors", run, run.fingerprint(),
-                    how_to_go_on="go on with --resume (resume=True)", strict=True)
+    keeper = Keeper(
+        folder / "checkpoint.safetensors",
+        run,
+        run.fingerprint(),
+        how_to_go_on="go on with --resume (resume=True)",
+        strict=True,
+    )
     if ranks.rank():
         return run.train(name, keeper)
     if resume and not keeper.file.exists():
@@ -47,8 +52,13 @@ def kept(run, folder, name):
     folder.mkdir(parents=True, exist_ok=True)
     key = run.fingerprint()
     file = folder / f"{name}-{key[:16]}.safetensors"
-    keeper = Keeper(file.with_suffix(".checkpoint"), run, key,
-                    how_to_go_on="the same call goes on from there", strict=False)
+    keeper = Keeper(
+        file.with_suffix(".checkpoint"),
+        run,
+        key,
+        how_to_go_on="the same call goes on from there",
+        strict=False,
+    )
     with _locked(folder / f"{file.stem}.lock", name):
         try:
             history = _load_run(file, run.model)
@@ -68,8 +78,9 @@ def _load_run(file, model):
     expected = {f"model.{k}": form for k, form in checkpoint.forms(model.state_dict()).items()}
     arrays, _ = checkpoint.read(file, expected)
     checkpoint.load_weights(model, {k: arrays[f"model.{k}"] for k in model.state_dict()})
-    return {k.removeprefix("history."): v for k, v in sorted(arrays.items())
-            if k.startswith("history.")}
+    return {
+        k.removeprefix("history."): v for k, v in sorted(arrays.items()) if k.startswith("history.")
+    }
 
 
 @contextlib.contextmanager
@@ -133,8 +144,9 @@ class Keeper:
         if stop or state.step == self._steps or time.monotonic() >= self._next:
             self._save(state)
         if stop:
-            raise KeyboardInterrupt(f"stopped after {state.step} of {self._steps} steps"
-                                    f"{self.advice()}")
+            raise KeyboardInterrupt(
+                f"stopped after {state.step} of {self._steps} steps{self.advice()}"
+            )
 
     def advice(self):
         """What is kept, and how to go on from there, to be put behind a message."""
@@ -147,8 +159,9 @@ class Keeper:
             start = time.monotonic()
             state.check_finite()
             updates = state.average.updates if state.average else 0
-            checkpoint.write(self.file, state.arrays(),
-                             {**self._about, "step": state.step, "updates": updates})
+            checkpoint.write(
+                self.file, state.arrays(), {**self._about, "step": state.step, "updates": updates}
+            )
             now = time.monotonic()
             pause = (now - start) / SHARE_OF_CHECKPOINTS
             self._next = now + max(SECONDS_BETWEEN_CHECKPOINTS, pause)
@@ -160,19 +173,29 @@ class Keeper:
             return
         old, new = about.get("settings"), self._about["settings"]
         old = old if isinstance(old, dict) else {}
-        other = [f"{key} was {old.get(key)}, is {new[key]}" for key in new
-                 if old.get(key) != new[key]]
-        raise CheckpointError(f"{self.file} is of another training: "
-                              f"{', '.join(other) or 'the code, the data or the start differ'}")
+        other = [
+            f"{key} was {old.get(key)}, is {new[key]}" for key in new if old.get(key) != new[key]
+        ]
+        raise CheckpointError(
+            f"{self.file} is of another training: "
+            f"{', '.join(other) or 'the code, the data or the start differ'}"
+        )
 
     def _check_counters(self, arrays, about):
         """Raise CheckpointError unless the checkpoint is of a step that it has reached."""
         step, updates = about.get("step"), about.get("updates")
         reached = {len(array) for name, array in arrays.items() if name.startswith("history.")}
-        if (type(step) is not int or type(updates) is not int or reached != {step}
-                or not 0 < step <= self._steps or not 0 <= updates <= step):
-            raise CheckpointError(f"{self.file} is damaged: its step is {step!r:.20}, "
-                                  f"its averages are of {updates!r:.20}")
+        if (
+            type(step) is not int
+            or type(updates) is not int
+            or reached != {step}
+            or not 0 < step <= self._steps
+            or not 0 <= updates <= step
+        ):
+            raise CheckpointError(
+                f"{self.file} is damaged: its step is {step!r:.20}, "
+                f"its averages are of {updates!r:.20}"
+            )
 
 
 @contextlib.contextmanager

@@ -24,8 +24,15 @@ SRC, SRC_1, DST, WEIGHTS, BIAS, MEAN, VARIANCE, WORKSPACE = 1, 2, 17, 33, 41, 49
 DIFF_SRC, DIFF_DST, DIFF_WEIGHTS, DIFF_BIAS = 129, 145, 161, 169
 ADDED = 32768 | SRC_1  # what the first operation that is appended to a primitive adds
 # Which description of a primitive belongs to each argument
-QUERIES = {SRC: 129, DIFF_SRC: 130, WEIGHTS: 131, DIFF_WEIGHTS: 132, DST: 133, DIFF_DST: 134,
-           WORKSPACE: 135}
+QUERIES = {
+    SRC: 129,
+    DIFF_SRC: 130,
+    WEIGHTS: 131,
+    DIFF_WEIGHTS: 132,
+    DST: 133,
+    DIFF_DST: 134,
+    WORKSPACE: 135,
+}
 
 Handle = ctypes.c_void_p
 Dims = ctypes.c_int64 * 12
@@ -86,8 +93,9 @@ def plain(shape):
     for size in reversed(shape):
         strides.insert(0, step)
         step *= size
-    return call("dnnl_memory_desc_create_with_strides", len(shape), Dims(*shape), F32,
-                Dims(*strides))
+    return call(
+        "dnnl_memory_desc_create_with_strides", len(shape), Dims(*shape), F32, Dims(*strides)
+    )
 
 
 def transposed(shape):
@@ -165,8 +173,9 @@ def described(description, number):
 
 def reorder(source, source_memory, target, target_memory):
     """The primitive that copies from one layout to another, and its arguments."""
-    description = call("dnnl_reorder_primitive_desc_create", source, engine(), target, engine(),
-                       None)
+    description = call(
+        "dnnl_reorder_primitive_desc_create", source, engine(), target, engine(), None
+    )
     arguments = (Argument * 2)(Argument(SRC, source_memory), Argument(DST, target_memory))
     return call("dnnl_primitive_create", description), arguments
 
@@ -183,8 +192,9 @@ class Convolution:
     def __init__(self, x_shape, weight_shape, stride, padding):
         sides = [
             (side + 2 * pad - size) // step + 1
-            for side, size, step, pad in zip(x_shape[2:], weight_shape[2:], stride, padding,
-                                             strict=True)
+            for side, size, step, pad in zip(
+                x_shape[2:], weight_shape[2:], stride, padding, strict=True
+            )
         ]
         self.y_shape = (x_shape[0], weight_shape[0], *sides)
         x, w, y = x_shape, weight_shape, self.y_shape
@@ -192,18 +202,41 @@ class Convolution:
         pads = Dims(*padding)
         geometry = (Dims(*stride), Dims(0, 0), pads, pads)  # no dilation
         forward = call(
-            "dnnl_convolution_forward_primitive_desc_create", engine(), FORWARD_TRAINING, DIRECT,
-            free(x), free(w), plain(b), free(y), *geometry, None,
+            "dnnl_convolution_forward_primitive_desc_create",
+            engine(),
+            FORWARD_TRAINING,
+            DIRECT,
+            free(x),
+            free(w),
+            plain(b),
+            free(y),
+            *geometry,
+            None,
         )
         self.forward = Primitive(forward, {SRC: x, WEIGHTS: w, BIAS: b}, {DST: y})
         description = call(
-            "dnnl_convolution_backward_data_primitive_desc_create", engine(), DIRECT,
-            free(x), free(w), free(y), *geometry, forward, None,
+            "dnnl_convolution_backward_data_primitive_desc_create",
+            engine(),
+            DIRECT,
+            free(x),
+            free(w),
+            free(y),
+            *geometry,
+            forward,
+            None,
         )
         self.gradient_x = Primitive(description, {WEIGHTS: w, DIFF_DST: y}, {DIFF_SRC: x})
         description = call(
-            "dnnl_convolution_backward_weights_primitive_desc_create", engine(), DIRECT,
-            free(x), free(w), plain(b), free(y), *geometry, forward, None,
+            "dnnl_convolution_backward_weights_primitive_desc_create",
+            engine(),
+            DIRECT,
+            free(x),
+            free(w),
+            plain(b),
+            free(y),
+            *geometry,
+            forward,
+            None,
         )
         last = description, {SRC: x, DIFF_DST: y}, {DIFF_WEIGHTS: w, DIFF_BIAS: b}
         self.gradient_weight = Primitive(*last)
@@ -364,9 +397,11 @@ def run(primitive, *tensors):
 def only_once():
     """Raise RuntimeError where a gradient is computed in order to be differentiated again."""
     if paddle.is_grad_enabled():
-        raise RuntimeError("layers that run on oneDNN have no second derivative: "
-                           "call paddle.grad with create_graph=False, "
-                           "or do without genbook.cpu.tune()")
+        raise RuntimeError(
+            "layers that run on oneDNN have no second derivative: "
+            "call paddle.grad with create_graph=False, "
+            "or do without genbook.cpu.tune()"
+        )
 
 
 class Conv2D(PyLayer):
@@ -452,8 +487,15 @@ def product(inputs, result):
     attributes = call("dnnl_primitive_attr_create")
     library().dnnl_primitive_attr_set_fpmath_mode(attributes, BFLOAT16_PRODUCTS)
     layouts = {k: plain(v) if isinstance(v, tuple) else v for k, v in inputs.items()}
-    description = call("dnnl_matmul_primitive_desc_create", engine(), layouts[SRC],
-                       layouts[WEIGHTS], layouts.get(BIAS), plain(result), attributes)
+    description = call(
+        "dnnl_matmul_primitive_desc_create",
+        engine(),
+        layouts[SRC],
+        layouts[WEIGHTS],
+        layouts.get(BIAS),
+        plain(result),
+        attributes,
+    )
     return Primitive(description, inputs, {DST: result})
 
 
@@ -494,11 +536,28 @@ class Elementwise:
     def __init__(self, size, algorithm, alpha):
         line = (size,)
         x, settings = plain(line), (ctypes.c_float(alpha), ctypes.c_float(0))
-        forward = call("dnnl_eltwise_forward_primitive_desc_create", engine(), FORWARD_TRAINING,
-                       algorithm, x, x, *settings, None)
+        forward = call(
+            "dnnl_eltwise_forward_primitive_desc_create",
+            engine(),
+            FORWARD_TRAINING,
+            algorithm,
+            x,
+            x,
+            *settings,
+            None,
+        )
         self.forward = Primitive(forward, {SRC: line}, {DST: line})
-        description = call("dnnl_eltwise_backward_primitive_desc_create", engine(), algorithm,
-                           x, x, x, *settings, forward, None)
+        description = call(
+            "dnnl_eltwise_backward_primitive_desc_create",
+            engine(),
+            algorithm,
+            x,
+            x,
+            x,
+            *settings,
+            forward,
+            None,
+        )
         self.gradient = Primitive(description, {SRC: line, DIFF_DST: line}, {DIFF_SRC: line})
 
 
@@ -536,19 +595,37 @@ class Pooling:
     """
 
     def __init__(self, x_shape, size, stride):
-        sides = [(side - k) // step + 1
-                 for side, k, step in zip(x_shape[2:], size, stride, strict=True)]
+        sides = [
+            (side - k) // step + 1 for side, k, step in zip(x_shape[2:], size, stride, strict=True)
+        ]
         self.y_shape = (*x_shape[:2], *sides)
         x, y, none = plain(x_shape), plain(self.y_shape), Dims(0, 0)
         geometry = (Dims(*stride), Dims(*size), none, none, none)  # no dilation, no padding
-        forward = call("dnnl_pooling_forward_primitive_desc_create", engine(), FORWARD_TRAINING,
-                       MAXIMUM, x, y, *geometry, None)
+        forward = call(
+            "dnnl_pooling_forward_primitive_desc_create",
+            engine(),
+            FORWARD_TRAINING,
+            MAXIMUM,
+            x,
+            y,
+            *geometry,
+            None,
+        )
         self.workspace_bytes = library().dnnl_memory_desc_get_size(described(forward, WORKSPACE))
         self.forward = Primitive(forward, {SRC: x_shape}, {DST: self.y_shape, WORKSPACE: None})
-        description = call("dnnl_pooling_backward_primitive_desc_create", engine(), MAXIMUM,
-                           x, y, *geometry, forward, None)
-        self.gradient = Primitive(description, {DIFF_DST: self.y_shape, WORKSPACE: None},
-                                  {DIFF_SRC: x_shape})
+        description = call(
+            "dnnl_pooling_backward_primitive_desc_create",
+            engine(),
+            MAXIMUM,
+            x,
+            y,
+            *geometry,
+            forward,
+            None,
+        )
+        self.gradient = Primitive(
+            description, {DIFF_DST: self.y_shape, WORKSPACE: None}, {DIFF_SRC: x_shape}
+        )
 
 
 class MaxPool2D(PyLayer):
@@ -593,14 +670,34 @@ class GroupNormalization:
         self.rows = (rows[0],)
         x, statistics = plain(rows), plain(self.rows)
         settings = (ctypes.c_float(epsilon), 0)
-        forward = call("dnnl_layer_normalization_forward_primitive_desc_create", engine(),
-                       FORWARD_TRAINING, x, x, statistics, *settings, None)
-        self.normalize = Primitive(forward, {SRC: rows},
-                                   {DST: rows, MEAN: self.rows, VARIANCE: self.rows})
-        description = call("dnnl_layer_normalization_backward_primitive_desc_create", engine(),
-                           BACKWARD_DATA, x, x, x, statistics, *settings, forward, None)
+        forward = call(
+            "dnnl_layer_normalization_forward_primitive_desc_create",
+            engine(),
+            FORWARD_TRAINING,
+            x,
+            x,
+            statistics,
+            *settings,
+            None,
+        )
+        self.normalize = Primitive(
+            forward, {SRC: rows}, {DST: rows, MEAN: self.rows, VARIANCE: self.rows}
+        )
+        description = call(
+            "dnnl_layer_normalization_backward_primitive_desc_create",
+            engine(),
+            BACKWARD_DATA,
+            x,
+            x,
+            x,
+            statistics,
+            *settings,
+            forward,
+            None,
+        )
         self.gradient = Primitive(
-            description, {SRC: rows, DIFF_DST: rows, MEAN: self.rows, VARIANCE: self.rows},
+            description,
+            {SRC: rows, DIFF_DST: rows, MEAN: self.rows, VARIANCE: self.rows},
             {DIFF_SRC: rows},
         )
         self.scale = binary(MULTIPLY, images, weights)
@@ -619,8 +716,15 @@ def binary(algorithm, shape, other, added=None):
         library().dnnl_post_ops_append_binary(sums, ADD, plain(added))
         library().dnnl_primitive_attr_set_post_ops(attributes, sums)
         inputs[ADDED] = added
-    description = call("dnnl_binary_primitive_desc_create", engine(), algorithm, plain(shape),
-                       plain(other), plain(shape), attributes)
+    description = call(
+        "dnnl_binary_primitive_desc_create",
+        engine(),
+        algorithm,
+        plain(shape),
+        plain(other),
+        plain(shape),
+        attributes,
+    )
     return Primitive(description, inputs, {DST: shape})
 
 

@@ -87,17 +87,32 @@ def _run_all(job, logs, nproc, nnodes, master):
     else:
         meet = ["--ips", "127.0.0.1", "--start_port", str(_free_port())]
     command = [
-        sys.executable, "-m", "paddle.distributed.launch", "--log_level", "CRITICAL",
-        "--log_dir", str(logs), "--nproc_per_node", str(nproc), *meet,
-        sys.executable, "-m", "genbook.parallel", json.dumps(dataclasses.asdict(job)),
+        sys.executable,
+        "-m",
+        "paddle.distributed.launch",
+        "--log_level",
+        "CRITICAL",
+        "--log_dir",
+        str(logs),
+        "--nproc_per_node",
+        str(nproc),
+        *meet,
+        sys.executable,
+        "-m",
+        "genbook.parallel",
+        json.dumps(dataclasses.asdict(job)),
     ]
     (logs / "progress").touch()
     with (logs / "launch").open("wb") as output:
         # Its own session, so that Ctrl-C reaches this process alone. When this one ends, in
         # whatever way, the pipe closes, and each of the others notices.
         process = subprocess.Popen(
-            command, env=_environment(logs, nnodes), stdin=subprocess.PIPE, stdout=output,
-            stderr=output, start_new_session=True,
+            command,
+            env=_environment(logs, nnodes),
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         )
         try:
             _show_progress(logs / "progress", process)
@@ -118,7 +133,8 @@ def _environment(logs, nnodes):
         "GENBOOK_LOGS": str(logs),
         "GLOG_minloglevel": "2",
         "PYTHONPATH": os.pathsep.join(
-            [str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]),
+            [str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+        ),
         "PYTHONWARNINGS": "ignore",
     }
     if nnodes == 1:

@@ -101,7 +101,10 @@ def image_rows(rows, column_labels=()):
     mosaics = {label: _mosaic(images, len(images)) for label, images in rows.items()}
     height = WIDTH * 0.8 * sum(m.shape[0] / m.shape[1] for m in mosaics.values()) * 1.06
     figure, axes = plt.subplots(
-        len(rows), 1, figsize=(WIDTH, height + 0.3 * bool(len(column_labels))), squeeze=False,
+        len(rows),
+        1,
+        figsize=(WIDTH, height + 0.3 * bool(len(column_labels))),
+        squeeze=False,
         layout="constrained",
     )
     figure.get_layout_engine().set(h_pad=0.02, w_pad=0.02)
@@ -164,8 +167,16 @@ def histograms(samples, bins=60, xlabel="", curve=None):
     ):
         values = np.asarray(values).ravel()
         axis.hist(values, bins=bins, density=True, color=colour, alpha=0.2)
-        axis.hist(values, bins=bins, density=True, color=colour, histtype="step",
-                  linestyle=dash, linewidth=1.6, label=label)
+        axis.hist(
+            values,
+            bins=bins,
+            density=True,
+            color=colour,
+            histtype="step",
+            linestyle=dash,
+            linewidth=1.6,
+            label=label,
+        )
     if curve is not None:
         x, y, label = curve
         axis.plot(x, y, color=INK, label=label)
@@ -182,7 +193,10 @@ def latent_scatter(panels, labels, classes):
     letter is also the mark of its codes.
     """
     figure, axes = plt.subplots(
-        len(panels), 1, figsize=(WIDTH, 0.9 * WIDTH * len(panels)), squeeze=False,
+        len(panels),
+        1,
+        figsize=(WIDTH, 0.9 * WIDTH * len(panels)),
+        squeeze=False,
         layout="constrained",
     )
     for axis, (title, codes) in zip(axes[:, 0], panels.items(), strict=True):
@@ -229,12 +243,13 @@ def planes(panels, limit, columns=2):
     figure, axes = plt.subplots(
         rows, columns, figsize=(WIDTH, rows * (side + 0.1)), squeeze=False, layout="constrained"
     )
-    for axis in axes.flat[len(panels):]:
+    for axis in axes.flat[len(panels) :]:
         axis.axis("off")
     for axis, (title, panel) in zip(axes.flat, panels.items(), strict=False):
         if "points" in panel:
-            axis.scatter(*np.asarray(panel["points"]).T, color=COLOURS[0], s=2, alpha=0.5,
-                         linewidths=0)
+            axis.scatter(
+                *np.asarray(panel["points"]).T, color=COLOURS[0], s=2, alpha=0.5, linewidths=0
+            )
         if "paths" in panel:
             paths = np.asarray(panel["paths"])
             axis.plot(paths[..., 0], paths[..., 1], color=INK, linewidth=0.7)

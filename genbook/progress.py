@@ -31,6 +31,13 @@ def bar(steps, name, done):
     """A progress bar; on rank 0 alone."""
     with report() as stream:
         live = stream is sys.stderr
-        with tqdm(total=steps, initial=done, desc=name, file=stream, mininterval=0.5,
-                  dynamic_ncols=live, disable=ranks.rank() > 0) as progress:
+        with tqdm(
+            total=steps,
+            initial=done,
+            desc=name,
+            file=stream,
+            mininterval=0.5,
+            dynamic_ncols=live,
+            disable=ranks.rank() > 0,
+        ) as progress:
             yield progress

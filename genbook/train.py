@@ -22,8 +22,19 @@ class TrainingError(RuntimeError):
     """A training run that cannot go on."""
 
 
-def fit(model, loss, *data, steps, batch_size=128, lr=1e-3, ema=None, seed=0, name="model",
-        folder=None, resume=False):
+def fit(
+    model,
+    loss,
+    *data,
+    steps,
+    batch_size=128,
+    lr=1e-3,
+    ema=None,
+    seed=0,
+    name="model",
+    folder=None,
+    resume=False,
+):
     """Train `model` for `steps` steps of Adam and return the history of the losses.
 
     loss: maps (model, *batch) to a scalar tensor to minimise, or to a dict of scalar tensors whose
@@ -54,11 +65,13 @@ def fit(model, loss, *data, steps, batch_size=128, lr=1e-3, ema=None, seed=0, na
     if len({len(array) for array in data}) != 1:
         raise ValueError(f"data must be arrays of one length, got {[len(a) for a in data]}")
     if not 1 <= batch_size <= len(data[0]):
-        raise ValueError(f"batch_size must be from 1 to the {len(data[0])} images, "
-                         f"got {batch_size}")
+        raise ValueError(
+            f"batch_size must be from 1 to the {len(data[0])} images, got {batch_size}"
+        )
     if batch_size % ranks.count():
-        raise ValueError(f"batch_size must be a multiple of the {ranks.count()} processes, "
-                         f"got {batch_size}")
+        raise ValueError(
+            f"batch_size must be a multiple of the {ranks.count()} processes, got {batch_size}"
+        )
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
     if ema is not None and not 0 < ema < 1:
@@ -140,14 +153,22 @@ class _Run:
     def fingerprint(self):
         """The hash of everything that the result depends on."""
         code = fingerprint.of_modules(frozenset([__name__]))
-        return fingerprint.digest(code, paddle.__version__, fingerprint.of_value(vars(self)),
-                                  str(ranks.count()))
+        return fingerprint.digest(
+            code, paddle.__version__, fingerprint.of_value(vars(self)), str(ranks.count())
+        )
 
     def settings(self):
         """What a reader can compare between two runs."""
-        return {"steps": self.steps, "batch_size": self.batch_size, "lr": self.lr, "ema": self.ema,
-                "seed": self.seed, "images": len(self.data[0]), "processes": ranks.count(),
-                "paddle": paddle.__version__}
+        return {
+            "steps": self.steps,
+            "batch_size": self.batch_size,
+            "lr": self.lr,
+            "ema": self.ema,
+            "seed": self.seed,
+            "images": len(self.data[0]),
+            "processes": ranks.count(),
+            "paddle": paddle.__version__,
+        }
 
     def train(self, name, keeper=None):
         """Train from the model's present weights, or from where `keeper` is; return the history."""
@@ -157,8 +178,9 @@ class _Run:
         self._agree()
         if keeper:
             keeper.restore(state)
-        indices = itertools.islice(batches(len(self.data[0]), self.batch_size, self.seed),
-                                   state.step, None)
+        indices = itertools.islice(
+            batches(len(self.data[0]), self.batch_size, self.seed), state.step, None
+        )
         start = time.perf_counter() - state.seconds()
         with (
             cpu.flush_denormals(),
@@ -189,8 +211,9 @@ class _Run:
         if ranks.count() > 1:
             mine = self.fingerprint().encode()
             if ranks.broadcast(mine if ranks.rank() == 0 else None) != mine:
-                raise TrainingError(f"process {ranks.rank()} has other code, data or settings "
-                                    "than process 0")
+                raise TrainingError(
+                    f"process {ranks.rank()} has other code, data or settings than process 0"
+                )
 
     def _step(self, index, state, signals):
         """One step; its losses, and whether a process was asked to stop."""
@@ -209,7 +232,8 @@ class _Run:
         values = dict(zip(losses, values, strict=True))
         if not math.isfinite(values["loss"]):
             raise TrainingError(
-                f"the loss became {values['loss']} at step {state.step}; try a lower lr")
+                f"the loss became {values['loss']} at step {state.step}; try a lower lr"
+            )
         state.update()
         return values, stop > 0
 
@@ -281,10 +305,13 @@ class _State:
             part, _, name = key.partition(".")
             parts[part][name] = value
         checkpoint.load_weights(self.model, parts["model"])
-        self.optimizer.set_state_dict({
-            f"{parameter.name}_{kind}_0": paddle.to_tensor(parts["optimizer"][f"{name}.{kind}"])
-            for name, parameter in self._trained() for kind in ACCUMULATORS
-        })
+        self.optimizer.set_state_dict(
+            {
+                f"{parameter.name}_{kind}_0": paddle.to_tensor(parts["optimizer"][f"{name}.{kind}"])
+                for name, parameter in self._trained()
+                for kind in ACCUMULATORS
+            }
+        )
         if self.average:
             self.average.updates = updates
             for name, value in parts["average"].items():

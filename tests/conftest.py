@@ -28,8 +28,9 @@ class MiniBook:
         (root / "book").mkdir(parents=True)
         shutil.copy(ROOT / "_config.yml", root)
         for folder in ("genbook", "book/_ext", "book/_static"):
-            shutil.copytree(ROOT / folder, root / folder,
-                            ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(
+                ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__")
+            )
         self.env = {**os.environ, "PYTHONPATH": str(root), "HOME": str(root)}
         self.env.pop("GENBOOK_DATA", None)
         self.write("requirements.txt", "some-package==1")
@@ -47,18 +48,33 @@ class MiniBook:
         self.write(f"book/{name}.md", f"{FRONT}# Page {name}\n\n{body}\n")
         pages = sorted(path.stem for path in (self.root / "book").glob("*.md"))
         chapters = "".join(f"  - file: book/{page}\n" for page in pages if page != "index")
-        self.write("_toc.yml", "format: jb-book\nroot: book/index\n"
-                               f"defaults: {{numbered: true}}\nchapters:\n{chapters}")
+        self.write(
+            "_toc.yml",
+            "format: jb-book\nroot: book/index\n"
+            f"defaults: {{numbered: true}}\nchapters:\n{chapters}",
+        )
 
     def start(self, *options: str) -> subprocess.Popen:
         """Start a build, gated as `make book` gates it."""
         # A shell has its background jobs ignore Ctrl-C, and the tests may be run by one.
         listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
         run = "from jupyter_book.cli.main import main; main()"
-        command = [sys.executable, "-c", f"{listen}; {run}",
-                   "build", ".", *(options or ("-n", "-W", "--keep-going"))]
-        return subprocess.Popen(command, cwd=self.root, env=self.env, text=True,
-                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        command = [
+            sys.executable,
+            "-c",
+            f"{listen}; {run}",
+            "build",
+            ".",
+            *(options or ("-n", "-W", "--keep-going")),
+        ]
+        return subprocess.Popen(
+            command,
+            cwd=self.root,
+            env=self.env,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
 
     def build(self, *options: str) -> "Build":
         """Build the book."""
@@ -115,12 +131,25 @@ def show_page():
             threading.Thread(target=server.serve_forever, daemon=True).start()
             try:
                 return subprocess.run(
-                    [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
-                     "--disable-background-networking", "--disable-component-update",
-                     "--disable-sync", f"--user-data-dir={folder}",
-                     "--virtual-time-budget=20000", "--dump-dom",
-                     f"http://127.0.0.1:{server.server_port}/{path}"],
-                    check=True, capture_output=True, text=True, timeout=120).stdout
+                    [
+                        chromium,
+                        "--headless",
+                        "--no-sandbox",
+                        "--disable-gpu",
+                        "--no-first-run",
+                        "--disable-background-networking",
+                        "--disable-component-update",
+                        "--disable-sync",
+                        f"--user-data-dir={folder}",
+                        "--virtual-time-budget=20000",
+                        "--dump-dom",
+                        f"http://127.0.0.1:{server.server_port}/{path}",
+                    ],
+                    check=True,
+                    capture_output=True,
+                    text=True,
+                    timeout=120,
+                ).stdout
             finally:
                 server.shutdown()
 

@@ -21,8 +21,11 @@ ASKED_FOR = (ROOT / "requirements.txt", ROOT / "pyproject.toml")
 def main(venv):
     """Make `venv` what the lock says; return an exit code."""
     if not (3, 10) <= sys.version_info[:2] < (3, 14):
-        print("genbook needs Python 3.10 to 3.13; this is {}.{}. Name another: "
-              "make PYTHON=/path/to/python3.11".format(*sys.version_info), file=sys.stderr)
+        print(
+            "genbook needs Python 3.10 to 3.13; this is {}.{}. Name another: "
+            "make PYTHON=/path/to/python3.11".format(*sys.version_info),
+            file=sys.stderr,
+        )
         return 1
     stamp = venv / ".installed"
     try:
@@ -41,7 +44,8 @@ def main(venv):
 def is_fresh(stamp):
     """Whether the last installation came to its end, and asked for what is asked for now."""
     return stamp.exists() and all(
-        file.stat().st_mtime <= stamp.stat().st_mtime for file in ASKED_FOR)
+        file.stat().st_mtime <= stamp.stat().st_mtime for file in ASKED_FOR
+    )
 
 
 def install(venv, stamp):

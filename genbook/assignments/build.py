@@ -32,8 +32,10 @@ def build(out, seed=None):
     """
     out = Path(out)
     if (out / "source").exists():
-        raise AssignmentError(f"{out} already holds assignments, perhaps with changes of yours: "
-                              "name another folder, or remove this one")
+        raise AssignmentError(
+            f"{out} already holds assignments, perhaps with changes of yours: "
+            "name another folder, or remove this one"
+        )
     require_nbgrader()
     write_sources(out, secrets.randbelow(2**31) if seed is None else seed)
     (out / "nbgrader_config.py").write_text(CONFIG, encoding="utf-8")
@@ -71,8 +73,10 @@ def require_nbgrader():
     try:
         import nbgrader  # noqa: F401
     except ImportError:
-        raise AssignmentError("assignments need nbgrader, which is not installed: with Python "
-                              "3.11 or newer, pip install 'genbook[grading]'") from None
+        raise AssignmentError(
+            "assignments need nbgrader, which is not installed: with Python "
+            "3.11 or newer, pip install 'genbook[grading]'"
+        ) from None
 
 
 @contextlib.contextmanager
@@ -85,11 +89,13 @@ def course(folder, **options):
     from traitlets.config import Config
     from traitlets.log import get_logger
 
-    config = Config({
-        "CourseDirectory": {"root": str(Path(folder).resolve()), "course_id": "genbook"},
-        "ClearSolutions": {"code_stub": {"python": "# YOUR CODE HERE"}},
-        **options,
-    })
+    config = Config(
+        {
+            "CourseDirectory": {"root": str(Path(folder).resolve()), "course_id": "genbook"},
+            "ClearSolutions": {"code_stub": {"python": "# YOUR CODE HERE"}},
+            **options,
+        }
+    )
     # It writes every file that it copies to the log, starts `alembic` by this name, and has its
     # database complain of what is no mistake.
     log, path = get_logger(), os.environ.get("PATH", "")

@@ -15,26 +15,41 @@ def add_parser(commands):
 def _add_build_parser(actions):
     parser = actions.add_parser("build", help="write the assignments, for students and instructors")
     parser.add_argument("out", metavar="OUT", help="a new folder; students get OUT/release")
-    parser.add_argument("--seed", type=_whole, metavar="N",
-                        help="of the hidden tests (default: drawn by chance)")
+    parser.add_argument(
+        "--seed", type=_whole, metavar="N", help="of the hidden tests (default: drawn by chance)"
+    )
     parser.set_defaults(run=_build)
 
 
 def _add_grade_parser(actions):
     parser = actions.add_parser("grade", help="grade a folder of notebooks")
-    parser.add_argument("submissions", metavar="SUBMISSIONS",
-                        help="holds STUDENT/task1.ipynb or STUDENT_task1.ipynb, and so on")
+    parser.add_argument(
+        "submissions",
+        metavar="SUBMISSIONS",
+        help="holds STUDENT/task1.ipynb or STUDENT_task1.ipynb, and so on",
+    )
     parser.add_argument("out", metavar="OUT", help="the folder that build has made")
-    parser.add_argument("--seconds", type=_whole, default=300, metavar="N",
-                        help="that one notebook may take (default: %(default)s)")
-    parser.add_argument("--memory", type=_whole, default=4, metavar="GB",
-                        help="that one notebook may take (default: %(default)s)")
+    parser.add_argument(
+        "--seconds",
+        type=_whole,
+        default=300,
+        metavar="N",
+        help="that one notebook may take (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--memory",
+        type=_whole,
+        default=4,
+        metavar="GB",
+        help="that one notebook may take (default: %(default)s)",
+    )
     parser.set_defaults(run=_grade)
 
 
 def _add_export_parser(actions):
     parser = actions.add_parser(
-        "export", help="write grades and feedback anew, with points by hand")
+        "export", help="write grades and feedback anew, with points by hand"
+    )
     parser.add_argument("out", metavar="OUT", help="the folder with what was graded")
     parser.set_defaults(run=_export)
 

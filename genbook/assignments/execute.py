@@ -25,8 +25,13 @@ class Client(NotebookClient):
     """Runs a notebook, keeps track of the cell, and gives up where it prints too much."""
 
     def __init__(self, notebook, status, most_output):
-        super().__init__(notebook, timeout=None, allow_errors=True, kernel_name="python3",
-                         extra_arguments=[f"--InteractiveShellApp.exec_lines={FORBIDDEN}"])
+        super().__init__(
+            notebook,
+            timeout=None,
+            allow_errors=True,
+            kernel_name="python3",
+            extra_arguments=[f"--InteractiveShellApp.exec_lines={FORBIDDEN}"],
+        )
         self.status, self.most_output, self.printed = status, most_output, 0
         self.on_cell_start = lambda cell, cell_index: self._tell(cell=cell_index)
 
@@ -56,8 +61,10 @@ def main(notebook, status, most_output, most_memory):
     try:
         client.execute()
     except (DeadKernelError, CellTimeoutError) as error:
-        client.give_up(f"its Python process died ({error or type(error).__name__}); did it use "
-                       f"more than {most_memory / 1e9:g} GB?")
+        client.give_up(
+            f"its Python process died ({error or type(error).__name__}); did it use "
+            f"more than {most_memory / 1e9:g} GB?"
+        )
     except MemoryError:
         client.give_up(f"it used more than {most_memory / 1e9:g} GB")
     finally:

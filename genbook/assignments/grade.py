@@ -24,8 +24,10 @@ def grade(submissions, out, seconds=300.0, memory=4 * 10**9, report=print):
     where the folder does not exist.
     """
     if sys.platform == "win32":
-        raise AssignmentError("the grader limits time and memory in ways that Windows does not "
-                              "have: run it in the Windows Subsystem for Linux")
+        raise AssignmentError(
+            "the grader limits time and memory in ways that Windows does not "
+            "have: run it in the Windows Subsystem for Linux"
+        )
     require_nbgrader()
     import nbformat
 
@@ -52,8 +54,10 @@ def grade(submissions, out, seconds=300.0, memory=4 * 10**9, report=print):
                 empty = _not_to_run(releases[task], f"the grader failed: {error}")
                 _autograde(api, out, student, task, empty)
             row = _row(api, out, student, task)
-            report(f"{student} {task}: {row['score']:g} of {row['max_score']:g} points, "
-                   f"{row['to_grade_by_hand']:g} to grade by hand. {row['reason']}".strip())
+            report(
+                f"{student} {task}: {row['score']:g} of {row['max_score']:g} points, "
+                f"{row['to_grade_by_hand']:g} to grade by hand. {row['reason']}".strip()
+            )
         return _write_csv(api, out, releases)
 
 
@@ -166,6 +170,8 @@ def _said(path):
         return reason
     return "; ".join(
         f"{cell.metadata.nbgrader.grade_id}: {output.evalue}"
-        for cell in notebook.cells if cell.metadata.get("nbgrader", {}).get("grade")
-        for output in cell.get("outputs", []) if output.output_type == "error"
+        for cell in notebook.cells
+        if cell.metadata.get("nbgrader", {}).get("grade")
+        for output in cell.get("outputs", [])
+        if output.output_type == "error"
     )

@@ -58,11 +58,25 @@ def run(nb, seconds, memory, output):
         env = {name: os.environ[name] for name in KEPT if name in os.environ}
         env |= {"HOME": folder, "TMPDIR": folder, "OMP_NUM_THREADS": "1", "GLOG_minloglevel": "2",
                 "PYTHONIOENCODING": "utf-8"}  # fmt: skip
-        command = [sys.executable, "-I", str(EXECUTE), str(notebook), str(status), str(output),
-                   str(memory)]
+        command = [
+            sys.executable,
+            "-I",
+            str(EXECUTE),
+            str(notebook),
+            str(status),
+            str(output),
+            str(memory),
+        ]
         with open(home / "log", "wb") as log:
-            process = subprocess.Popen(command, cwd=folder, env=env, start_new_session=True,
-                                       stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            process = subprocess.Popen(
+                command,
+                cwd=folder,
+                env=env,
+                start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
             try:
                 process.wait(seconds)
             except subprocess.TimeoutExpired:

@@ -56,7 +56,8 @@ def blank_arguments(text, target):
     They stand on lines of their own.
     """
     calls = [
-        node.value for node in ast.walk(ast.parse(text))
+        node.value
+        for node in ast.walk(ast.parse(text))
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == target
     ]
     if len(calls) != 1:
@@ -75,8 +76,11 @@ def _marked(text, first, last):
 def _owner(name):
     """The class of a method, "VAE" of "genbook.vae.VAE.encode", or None."""
     module, _, owner = name.rpartition(".")[0].rpartition(".")
-    return owner if module in fingerprint.SOURCES and f"{module}.{owner}" not in \
-        fingerprint.SOURCES else None
+    return (
+        owner
+        if module in fingerprint.SOURCES and f"{module}.{owner}" not in fingerprint.SOURCES
+        else None
+    )
 
 
 def _without_method(text, owner, name):

@@ -74,8 +74,10 @@ def read(path):
         raise Unusable("the notebook is a link and not a file")
     size = path.stat().st_size
     if size > MOST_BYTES:
-        raise Unusable(f"the notebook has {size / 1e6:.0f} MB, at most {MOST_BYTES / 1e6:.0f} are "
-                       "taken: clear its outputs")
+        raise Unusable(
+            f"the notebook has {size / 1e6:.0f} MB, at most {MOST_BYTES / 1e6:.0f} are "
+            "taken: clear its outputs"
+        )
     if not size:
         raise Unusable("the notebook is an empty file")
     try:
@@ -139,4 +141,3 @@ def _new_cells(added):
     make = {"code": nbformat.v4.new_code_cell, "markdown": nbformat.v4.new_markdown_cell,
             "raw": nbformat.v4.new_raw_cell}  # fmt: skip
     return [make[kind](source) for kind, source in added]
-

@@ -22,8 +22,9 @@ fit(improved, vae_loss, digits.images, steps=3000, batch_size=64, lr=2e-3)
 def cells(hidden):
     """The cells of the assignment. hidden: seeds of the hidden tests."""
     own = ["genbook.vae.reparameterize", "genbook.vae.gaussian_kl"]
-    rest = standalone("genbook.vae.VAE", "genbook.vae.vae_loss", "genbook.vae.squared_error",
-                      without=own)
+    rest = standalone(
+        "genbook.vae.VAE", "genbook.vae.vae_loss", "genbook.vae.squared_error", without=own
+    )
     marks = "\n".join(
         f"| {threshold:.0%} | {POINTS * (i + 1) / len(samples.THRESHOLDS):g} |"
         for i, threshold in enumerate(samples.THRESHOLDS)

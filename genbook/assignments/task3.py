@@ -11,8 +11,11 @@ FAST = ("ddim_sample", "ddim_timesteps", "ddim_sample_progressive", "ddim_sample
 
 def cells(hidden):
     """The cells of the assignment. hidden: seeds of the hidden tests."""
-    process = standalone(CLASS, "genbook.diffusion.cosine_beta_schedule",
-                         without=[f"{CLASS}.{name}" for name in (*BLANKS, *FAST)])
+    process = standalone(
+        CLASS,
+        "genbook.diffusion.cosine_beta_schedule",
+        without=[f"{CLASS}.{name}" for name in (*BLANKS, *FAST)],
+    )
 
     def blank(name):
         return answer(name, blank_body(definition(f"{CLASS}.{name}")))

@@ -29,7 +29,5 @@ def task2(reparameterize, gaussian_kl):
 def task3(GaussianDiffusion):
     """Print what is wrong with the three methods of the class GaussianDiffusion."""
     report("q_sample", check_q_sample, GaussianDiffusion)
-    report(
-        "q_posterior_mean_variance", check_q_posterior_mean_variance, GaussianDiffusion
-    )
+    report("q_posterior_mean_variance", check_q_posterior_mean_variance, GaussianDiffusion)
     report("p_sample", check_p_sample, GaussianDiffusion)

@@ -26,22 +26,26 @@ def check_encoder(AutoEncoder, seed=0):
         3: "is there one pooling too many?",
     })  # fmt: skip
     if _lacks(model.encoder, "activation"):
-        raise Wrong("the encoder has no activation: without ReLU between them, two "
-                    "convolutions can do no more than one")
+        raise Wrong(
+            "the encoder has no activation: without ReLU between them, two "
+            "convolutions can do no more than one"
+        )
     if _lacks(model.encoder, "norm"):
-        raise Wrong("the encoder does not normalise its feature maps: is BatchNorm2D "
-                    "missing?")
+        raise Wrong("the encoder does not normalise its feature maps: is BatchNorm2D missing?")
 
     # Any number of channels, and images that are not square
     encoder = _built(AutoEncoder, 1).encoder
     try:
         code = _run(encoder, rng.random((n, 1, 12, 4 * wide)), "the encoder")
     except Wrong as wrong:
-        raise Wrong(f"with in_channels=1, {wrong} (is a 3 written where in_channels "
-                    "belongs?)") from wrong
+        raise Wrong(
+            f"with in_channels=1, {wrong} (is a 3 written where in_channels belongs?)"
+        ) from wrong
     if code.shape != (n, 32, 3, wide):
-        raise Wrong(f"the encoder gives {list(code.shape)} for [{n}, 1, 12, {4 * wide}], "
-                    f"expected [{n}, 32, 3, {wide}]")
+        raise Wrong(
+            f"the encoder gives {list(code.shape)} for [{n}, 1, 12, {4 * wide}], "
+            f"expected [{n}, 32, 3, {wide}]"
+        )
 
 
 def check_decoder(AutoEncoder, seed=0):
@@ -68,25 +72,35 @@ def check_decoder(AutoEncoder, seed=0):
     })  # fmt: skip
     low, high = images.min(), images.max()
     if low < 0 and low >= -1 and high <= 1:
-        raise Wrong("the decoder gives values from -1 to 1, and images are in [0, 1]: take "
-                    "the sigmoid at its end, not Tanh")
+        raise Wrong(
+            "the decoder gives values from -1 to 1, and images are in [0, 1]: take "
+            "the sigmoid at its end, not Tanh"
+        )
     if low < 0 or high > 1:
         kind = "a ReLU stands at its end where the" if low == 0 else "at its end the"
-        raise Wrong(f"the decoder gives values from {low:.3g} to {high:.3g}, and images are "
-                    f"in [0, 1]: {kind} sigmoid {'belongs' if low == 0 else 'is missing'}")
+        raise Wrong(
+            f"the decoder gives values from {low:.3g} to {high:.3g}, and images are "
+            f"in [0, 1]: {kind} sigmoid {'belongs' if low == 0 else 'is missing'}"
+        )
     if low > 0.4:
-        raise Wrong(f"the decoder gives no value below {low:.2f}: does a ReLU or a second "
-                    "sigmoid stand beside the sigmoid at its end?")
+        raise Wrong(
+            f"the decoder gives no value below {low:.2f}: does a ReLU or a second "
+            "sigmoid stand beside the sigmoid at its end?"
+        )
     if _lacks(model.decoder[:-1], "activation"):
-        raise Wrong("the decoder has no activation before its last convolution: without "
-                    "ReLU between them, two convolutions can do no more than one")
+        raise Wrong(
+            "the decoder has no activation before its last convolution: without "
+            "ReLU between them, two convolutions can do no more than one"
+        )
 
     decoder = _built(AutoEncoder, 1).decoder
     images = _run(decoder, rng.standard_normal((n, 32, 3, 2)), "the decoder")
     if images.shape != (n, 1, 12, 8):
-        raise Wrong(f"with in_channels=1 the decoder gives {list(images.shape)} for "
-                    f"[{n}, 32, 3, 2], expected [{n}, 1, 12, 8]: is a 3 written where "
-                    "in_channels belongs?")
+        raise Wrong(
+            f"with in_channels=1 the decoder gives {list(images.shape)} for "
+            f"[{n}, 32, 3, 2], expected [{n}, 1, 12, 8]: is a 3 written where "
+            "in_channels belongs?"
+        )
 
 
 def check_reconstruction(model, images, limit=0.015):
@@ -97,14 +111,18 @@ def check_reconstruction(model, images, limit=0.015):
     model.eval()
     found = _run(model, images, "the autoencoder")
     if found.shape != images.shape:
-        raise Wrong(f"the reconstruction has the shape {list(found.shape)}, expected that "
-                    f"of the images, {list(images.shape)}")
+        raise Wrong(
+            f"the reconstruction has the shape {list(found.shape)}, expected that "
+            f"of the images, {list(images.shape)}"
+        )
     error = float(((found - images) ** 2).mean())
     mean_image = float(((images - images.mean(0)) ** 2).mean())
     if not error <= limit:
-        raise Wrong(f"the mean squared error on new images is {error:.4f}, expected at most "
-                    f"{limit}; the mean image alone has {mean_image:.4f}: is the model "
-                    "trained?")
+        raise Wrong(
+            f"the mean squared error on new images is {error:.4f}, expected at most "
+            f"{limit}; the mean image alone has {mean_image:.4f}: is the model "
+            "trained?"
+        )
     return error
 
 

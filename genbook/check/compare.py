@@ -82,18 +82,23 @@ def check_standard_normal(eps, name):
     """
     n = eps.size
     if np.allclose(eps, eps[:1], atol=1e-5):
-        raise Wrong(f"{name}: every row of the batch gets the same noise; draw a new one "
-                    "for each entry")
+        raise Wrong(
+            f"{name}: every row of the batch gets the same noise; draw a new one for each entry"
+        )
     if np.allclose(eps, eps[:, :1], atol=1e-5):
-        raise Wrong(f"{name}: all entries of a row get the same noise; draw a new one for "
-                    "each entry")
+        raise Wrong(
+            f"{name}: all entries of a row get the same noise; draw a new one for each entry"
+        )
     if eps.min() > -1e-3 and eps.max() < 1.001:
-        raise Wrong(f"{name}: the noise is uniform on [0, 1); take the normal distribution, "
-                    "paddle.randn")
+        raise Wrong(
+            f"{name}: the noise is uniform on [0, 1); take the normal distribution, paddle.randn"
+        )
     mean, std, fourth = eps.mean(), eps.std(), (eps**4).mean()
     if abs(mean) > 5 / np.sqrt(n) or abs(std - 1) > 5 / np.sqrt(2 * n):
-        raise Wrong(f"{name}: the noise has mean {mean:.2f} and standard deviation "
-                    f"{std:.2f}, expected 0 and 1")
+        raise Wrong(
+            f"{name}: the noise has mean {mean:.2f} and standard deviation "
+            f"{std:.2f}, expected 0 and 1"
+        )
     if abs(fourth - 3) > 5 * np.sqrt(96 / n):
         raise Wrong(f"{name}: the noise is not normally distributed")
 
@@ -109,6 +114,8 @@ def check_gradients(result, inputs, expected, name):
         result.sum().backward()
     for (label, gradient), tensor in zip(expected.items(), inputs, strict=True):
         if tensor.grad is None:
-            raise Wrong(f"{name}: no gradient reaches {label}; compute with tensors all the "
-                        "way, without detach, numpy or a random draw that depends on it")
+            raise Wrong(
+                f"{name}: no gradient reaches {label}; compute with tensors all the "
+                "way, without detach, numpy or a random draw that depends on it"
+            )
         compare(array(tensor.grad, name), gradient, {}, f"{name}: the gradient of {label}")

@@ -19,8 +19,7 @@ def check_q_sample(GaussianDiffusion, seed=0):
     case = _Case(GaussianDiffusion, seed)
     x_t = case.call("q_sample", case.x_start, case.t, case.noise)
     if not same(x_t, case.call("q_sample", case.x_start, case.t, case.noise)):
-        raise Wrong("q_sample draws noise although it is given some; draw only where noise "
-                    "is None")
+        raise Wrong("q_sample draws noise although it is given some; draw only where noise is None")
     bar, x, noise = case.bar, case.x_start, case.noise
     signal, rest = np.sqrt(bar), np.sqrt(1 - bar)
     one, two = np.sqrt(1 - case.beta), np.sqrt(case.beta)
@@ -91,8 +90,10 @@ def check_q_posterior_mean_variance(GaussianDiffusion, seed=0):
     def flat(values):
         """One number for each image, where the shape is [N], [N, 1, 1, 1] or x_t's."""
         if values.shape not in [(len(x),), (len(x), 1, 1, 1), x.shape]:
-            raise Wrong(f"{name}: the variance has the shape {list(values.shape)}, "
-                        f"expected {[len(x), 1, 1, 1]}")
+            raise Wrong(
+                f"{name}: the variance has the shape {list(values.shape)}, "
+                f"expected {[len(x), 1, 1, 1]}"
+            )
         return values.reshape(len(x), -1)[:, 0]
 
     beta, bar, prev = beta.ravel(), bar.ravel(), prev.ravel()
@@ -112,8 +113,10 @@ def check_q_posterior_mean_variance(GaussianDiffusion, seed=0):
     found = flat(log_variance)
     first = case.t == 0
     if not np.isfinite(found[first]).all():
-        raise Wrong("the log variance at t = 0 is infinite, because the variance is 0 there: "
-                    "take that of t = 1 in its place")
+        raise Wrong(
+            "the log variance at t = 0 is infinite, because the variance is 0 there: "
+            "take that of t = 1 in its place"
+        )
     right = np.log(right[~first])
     mistakes = {
         "the log variance is half of the right one: it is log sigma^2, not log sigma": right / 2,
@@ -132,8 +135,7 @@ def check_p_sample(GaussianDiffusion, seed=0):
     case = _Case(GaussianDiffusion, seed)
     found = case.step(case.noise)
     if not same(found, case.step(case.noise)):
-        raise Wrong("p_sample draws noise although it is given some; draw only where noise "
-                    "is None")
+        raise Wrong("p_sample draws noise although it is given some; draw only where noise is None")
     last = _Case(GaussianDiffusion, seed, t=np.zeros(5, dtype=np.int64))
     if same(last.step(last.noise), last.x_start + last.sigma * last.noise):
         raise Wrong("noise was added at t = 0: the last step gives the mean")
@@ -180,19 +182,21 @@ def check_diffusion_samples(samples, images):
     """
     samples = array(samples, "the samples")
     if samples.ndim != 4 or samples.shape[1:] != images.shape[1:]:
-        raise Wrong(f"the samples have the shape {list(samples.shape)}, expected "
-                    f"{['N', *images.shape[1:]]}")
+        raise Wrong(
+            f"the samples have the shape {list(samples.shape)}, expected {['N', *images.shape[1:]]}"
+        )
     if not np.isfinite(samples).all():
         raise Wrong("the samples hold numbers that are infinite or not a number")
     off = float(np.sqrt(((samples.mean(0) - images.mean(0)) ** 2).mean()))
     if off > 0.25:
-        raise Wrong(f"the mean of the samples is {off:.2f} from the mean image (root mean "
-                    "square over the pixels), expected at most 0.25: is the network "
-                    "trained, and does each step use its own t?")
+        raise Wrong(
+            f"the mean of the samples is {off:.2f} from the mean image (root mean "
+            "square over the pixels), expected at most 0.25: is the network "
+            "trained, and does each step use its own t?"
+        )
     ratio = float(np.sqrt(samples.var(0).mean() / images.var(0).mean()))
     if not 0.75 < ratio < 1.25:
-        raise Wrong(f"the samples vary {ratio:.2f} times as much as the images, expected "
-                    "about 1")
+        raise Wrong(f"the samples vary {ratio:.2f} times as much as the images, expected about 1")
 
 
 class _Case:

@@ -50,11 +50,15 @@ def exercise_log_mean_exp(log_mean_exp):
         with np.errstate(all="ignore"):
             found = array(call(log_mean_exp, x + far, name="it"), "the result")
         if not np.isfinite(found).all():
-            raise Wrong(f"for x near {far:,.0f} it gives {found.flat[0]}, since exp(x) does "
-                        "not fit a number: subtract the largest x first")
+            raise Wrong(
+                f"for x near {far:,.0f} it gives {found.flat[0]}, since exp(x) does "
+                "not fit a number: subtract the largest x first"
+            )
         if not np.allclose(found, right + far, rtol=0, atol=1e-6):
-            raise Wrong(f"for x near {far:,.0f} it is {found[0]:.4f}, expected "
-                        f"{right[0] + far:.4f}: add again what was subtracted")
+            raise Wrong(
+                f"for x near {far:,.0f} it is {found[0]:.4f}, expected "
+                f"{right[0] + far:.4f}: add again what was subtracted"
+            )
 
 
 @_printed
@@ -133,8 +137,11 @@ def exercise_best_model(model, diffusion, images):
 
         kind = diffusion.prediction
         best, nearest = mean(images)
-        mistakes = {f"this is {name}; the diffusion asks for {kind}": answer
-                    for name, answer in answers(best).items() if name != kind}
+        mistakes = {
+            f"this is {name}; the diffusion asks for {kind}": answer
+            for name, answer in answers(best).items()
+            if name != kind
+        }
         others = {
             "this belongs to the nearest image; take the mean of all, weighted": nearest,
             "this belongs to the plain mean of the images; weigh them by q(i | x_t)": (
@@ -206,8 +213,10 @@ def exercise_finds_one_step(deviation):
     if not abs(right) < 1e-3:
         raise Wrong(f"it gives {right:.4g} for a right process, expected 0 up to rounding")
     if not abs(wrong) > 0.01:
-        raise Wrong(f"it gives {wrong:.4g} where the step goes wrong, as if it were right: does "
-                    "it call process.ddim_sample, with a step of more than one?")
+        raise Wrong(
+            f"it gives {wrong:.4g} where the step goes wrong, as if it were right: does "
+            "it call process.ddim_sample, with a step of more than one?"
+        )
 
 
 @_printed
@@ -230,8 +239,12 @@ def exercise_ring_all_reduce(ring_all_reduce):
         }
         compare(found, total, mistakes, f"the sum of {ranks} vectors of {n} numbers")
         if sent >= (ranks - 1) * n > 2 * (ranks - 1) * np.ceil(n / ranks):
-            raise Wrong(f"a rank sends {sent:.0f} numbers, whole vectors: send a piece of n / R "
-                        "in each round")
+            raise Wrong(
+                f"a rank sends {sent:.0f} numbers, whole vectors: send a piece of n / R "
+                "in each round"
+            )
         if not abs(sent - 2 * (ranks - 1) * n / ranks) < 2 * ranks:
-            raise Wrong(f"with {ranks} ranks and {n} numbers, each sends {sent:.0f}, expected "
-                        f"about {2 * (ranks - 1) * n / ranks:.0f}: two rounds of R - 1 pieces")
+            raise Wrong(
+                f"with {ranks} ranks and {n} numbers, each sends {sent:.0f}, expected "
+                f"about {2 * (ranks - 1) * n / ranks:.0f}: two rounds of R - 1 pieces"
+            )

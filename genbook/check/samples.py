@@ -28,15 +28,20 @@ def score_samples(decode, latent_dim, judge, training, test, seed=0, n=1000):
     z = paddle.randn([n, int(latent_dim)])
     images = array(call(decode, z, name="decode"), "decode(z)").astype("float32")
     if images.shape != (n, *test.shape[1:]):
-        raise Wrong(f"decode(z) has the shape {list(images.shape)}, expected "
-                    f"{[n, *test.shape[1:]]}")
+        raise Wrong(
+            f"decode(z) has the shape {list(images.shape)}, expected {[n, *test.shape[1:]]}"
+        )
     if not (images.min() >= 0 and images.max() <= 1):
-        raise Wrong(f"decode(z) has values from {images.min():.3g} to {images.max():.3g}, "
-                    "and images are in [0, 1]")
+        raise Wrong(
+            f"decode(z) has values from {images.min():.3g} to {images.max():.3g}, "
+            "and images are in [0, 1]"
+        )
     alone = array(call(decode, z[:10], name="decode"), "decode(z)")
     if not np.allclose(alone, images[:10], atol=1e-3):
-        raise Wrong("an image depends on the other codes of the batch, or on chance: decode "
-                    "must map each z by itself (was model.eval() forgotten?)")
+        raise Wrong(
+            "an image depends on the other codes of the batch, or on chance: decode "
+            "must map each z by itself (was model.eval() forgotten?)"
+        )
     read = judge.probabilities(images)
     real = legibility(judge.probabilities(test))
     near = np.quantile(nearest_distance(test, training), 0.01)
@@ -48,11 +53,15 @@ def score_samples(decode, latent_dim, judge, training, test, seed=0, n=1000):
         "copies": float((nearest_distance(images, training) < near).mean()),
     }
     if score["entropy"] < MIN_ENTROPY:
-        raise Wrong(f"the class entropy of the samples is {score['entropy']:.2f}, expected at "
-                    f"least {MIN_ENTROPY}: some digits hardly occur")
+        raise Wrong(
+            f"the class entropy of the samples is {score['entropy']:.2f}, expected at "
+            f"least {MIN_ENTROPY}: some digits hardly occur"
+        )
     if score["copies"] > MAX_COPIES:
-        raise Wrong(f"{score['copies']:.0%} of the samples are copies of training images, at "
-                    f"most {MAX_COPIES:.0%} may be")
+        raise Wrong(
+            f"{score['copies']:.0%} of the samples are copies of training images, at "
+            f"most {MAX_COPIES:.0%} may be"
+        )
     return score
 
 
@@ -64,6 +73,8 @@ def points(score, most):
 
 def leaderboard_line(score, name="your name"):
     """A row of a Markdown table: name, share of real images' legibility, and its parts."""
-    return (f"| {name} | {score['share']:.1%} | legibility {score['legibility']:.3f} of "
-            f"{score['real']:.3f} | class entropy {score['entropy']:.2f} | copies "
-            f"{score['copies']:.1%} |")
+    return (
+        f"| {name} | {score['share']:.1%} | legibility {score['legibility']:.3f} of "
+        f"{score['real']:.3f} | class entropy {score['entropy']:.2f} | copies "
+        f"{score['copies']:.1%} |"
+    )

@@ -32,8 +32,9 @@ def check_reparameterize(reparameterize, seed=0):
     z = call(reparameterize, *inputs, noise, name="reparameterize")
     found = array(z, "z")
     if not same(found, array(reparameterize(*inputs, noise), "z")):
-        raise Wrong("reparameterize draws noise although it is given eps; draw only where "
-                    "eps is None")
+        raise Wrong(
+            "reparameterize draws noise although it is given eps; draw only where eps is None"
+        )
     with np.errstate(invalid="ignore"):
         mistakes = {
             "sigma was taken for log-variance: logvar is log sigma^2, so that sigma is "
@@ -42,9 +43,7 @@ def check_reparameterize(reparameterize, seed=0):
             "exp(0.5 * logvar)": mu + sigma**2 * eps,
             "logvar was taken for the variance: sigma is exp(0.5 * logvar), not the root "
             "of logvar": mu + np.sqrt(logvar) * eps,
-            "half of logvar is log sigma; its exponential is missing": (
-                mu + 0.5 * logvar * eps
-            ),
+            "half of logvar is log sigma; its exponential is missing": (mu + 0.5 * logvar * eps),
             "the sign of logvar is wrong: this divides by sigma": mu + eps / sigma,
             "eps is not scaled: z = mu + sigma * eps": mu + eps,
             "mu is missing: z = mu + sigma * eps": sigma * eps,
@@ -96,9 +95,7 @@ def check_gaussian_kl(gaussian_kl, seed=0):
             "log sigma was taken for log-variance (the second argument is log sigma^2, "
             "which is twice log sigma)": 0.5 * (var**2 + square - 1 - 2 * logvar),
             "sigma stands where sigma^2 belongs": 0.5 * (var**0.5 + square - 1 - logvar),
-            "log sigma stands where log sigma^2 belongs": (
-                0.5 * (var + square - 1 - 0.5 * logvar)
-            ),
+            "log sigma stands where log sigma^2 belongs": (0.5 * (var + square - 1 - 0.5 * logvar)),
             "mu is not squared": 0.5 * (var + mu - 1 - logvar),
             "the term mu^2 is missing": 0.5 * (var - 1 - logvar),
             "the term sigma^2 is missing": 0.5 * (square - 1 - logvar),
@@ -133,9 +130,7 @@ def check_gaussian_kl(gaussian_kl, seed=0):
     }
     pairs = [(r, f) for r in reductions for f in formulas]
     pairs.sort(key=lambda pair: pair.count(""), reverse=True)  # first, one mistake alone
-    mistakes = {
-        "; ".join(filter(None, [r, f])): reductions[r](formulas[f]) for r, f in pairs
-    }
+    mistakes = {"; ".join(filter(None, [r, f])): reductions[r](formulas[f]) for r, f in pairs}
     right = mistakes.pop("")
     compare(array(kl, "the KL"), right, mistakes, "the KL")
     expected = {"mu": mu, "logvar": 0.5 * (var - 1)}

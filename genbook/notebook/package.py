@@ -48,8 +48,11 @@ class Package:
         if home is None or target.name not in home.definitions:
             raise CannotCarry(f"{target.module} does not define {target.name}")
         if home.actions:
-            home.refuse(home.actions[0], "this does more than define a name, so that "
-                                         f"{target.name} of the same module cannot stand alone")
+            home.refuse(
+                home.actions[0],
+                "this does more than define a name, so that "
+                f"{target.name} of the same module cannot stand alone",
+            )
         return home.definitions[target.name]
 
     def origin(self, target: Global | Import) -> Global | Import:
@@ -82,8 +85,7 @@ class Package:
 
     def before(self, target: Global) -> list[Global | Import]:
         """What must be there before a definition is run."""
-        return [r.target for r in self.references(target)
-                if not r.deferred and r.target != target]
+        return [r.target for r in self.references(target) if not r.deferred and r.target != target]
 
     def cut_tables(self, keys: set[str], targets: list[Global | Import]) -> None:
         """Keep of each table the entries for `keys`, and for what the code of `targets` passes."""

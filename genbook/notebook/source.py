@@ -330,8 +330,17 @@ class _Finder(ast.NodeVisitor):
     def _found(self, node, target, spelled, span=None):
         span = self.text.span(self._f_string or node) if span is None else span
         keywords = self._keywords.get(id(node), frozenset())
-        self.found.append(Reference(target, spelled, *span, self._deferred,
-                                    self._f_string is not None, self._locals(), keywords))
+        self.found.append(
+            Reference(
+                target,
+                spelled,
+                *span,
+                self._deferred,
+                self._f_string is not None,
+                self._locals(),
+                keywords,
+            )
+        )
 
     def _target(self, node) -> Target | None:
         """What a name, or a dotted name that begins with a module of genbook, stands for."""
@@ -381,8 +390,10 @@ class _Finder(ast.NodeVisitor):
         if self._scopes:
             for target in imports_of(self.text, node, "genbook").values():
                 if not isinstance(target, Import):
-                    self.text.refuse(node, "an import from genbook inside a function; "
-                                           "put it at the top of the module")
+                    self.text.refuse(
+                        node,
+                        "an import from genbook inside a function; put it at the top of the module",
+                    )
 
     def visit_FunctionDef(self, node):
         self._binds(node, "def")
@@ -390,8 +401,12 @@ class _Finder(ast.NodeVisitor):
         for early in (*node.decorator_list, *arguments.defaults, *arguments.kw_defaults):
             if early is not None:
                 self.visit(early)
-        every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs,
-                 *filter(None, (arguments.vararg, arguments.kwarg))]
+        every = [
+            *arguments.posonlyargs,
+            *arguments.args,
+            *arguments.kwonlyargs,
+            *filter(None, (arguments.vararg, arguments.kwarg)),
+        ]
         annotations = (*(a.annotation for a in every), node.returns)
         for annotation in filter(None, annotations if not self.future else ()):
             self.visit(annotation)
@@ -403,8 +418,12 @@ class _Finder(ast.NodeVisitor):
     def visit_Lambda(self, node):
         for default in filter(None, (*node.args.defaults, *node.args.kw_defaults)):
             self.visit(default)
-        every = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs,
-                 *filter(None, (node.args.vararg, node.args.kwarg))]
+        every = [
+            *node.args.posonlyargs,
+            *node.args.args,
+            *node.args.kwonlyargs,
+            *filter(None, (node.args.vararg, node.args.kwarg)),
+        ]
         self._enter({a.arg for a in every}, [node.body], deferred=True)
 
     def visit_ClassDef(self, node):

@@ -83,8 +83,9 @@ class _CellPart:
     def __init__(self, text: Cell, package: Package):
         self.text = text
         self.references = package.located(text.references)
-        self.imports = {a: package.origin(t) for a, t in text.imports.items()
-                        if isinstance(t, Global)}
+        self.imports = {
+            a: package.origin(t) for a, t in text.imports.items() if isinstance(t, Global)
+        }
         for target in self.imports.values():
             package.definition(target)  # a name that is not there is told even where it is not used
         self.needs = [r.target for r in self.references if isinstance(r.target, Global)]
@@ -98,9 +99,13 @@ class _CellPart:
         """The source less its imports from genbook."""
         text, edits = self.text, []
         for node in text.import_nodes:
-            aliases = [f"{a.asname} = {a.name}\n" for a in node.names
-                       if isinstance(node, ast.ImportFrom) and a.asname not in (None, a.name)
-                       and a.asname in self.imports]
+            aliases = [
+                f"{a.asname} = {a.name}\n"
+                for a in node.names
+                if isinstance(node, ast.ImportFrom)
+                and a.asname not in (None, a.name)
+                and a.asname in self.imports
+            ]
             edits.append((*text.row_span(*text.rows(node)), "".join(aliases)))
         dotted = [r for r in self.references if "." in r.spelled]
         code = text.rewritten(0, len(text.source), dotted, names, edits)
@@ -134,11 +139,17 @@ class _ShownPart:
     def _find(self, wanted: list[str]) -> None:
         """Where the lines are, the statements they consist of, and the class around them."""
         lines = self.text.lines
-        places = [i for i in range(len(lines)) if lines[i].strip() == wanted[0].strip() and wanted
-                  == textwrap.dedent("".join(lines[i : i + len(wanted)])).splitlines()]
+        places = [
+            i
+            for i in range(len(lines))
+            if lines[i].strip() == wanted[0].strip()
+            and wanted == textwrap.dedent("".join(lines[i : i + len(wanted)])).splitlines()
+        ]
         if len(places) != 1:
-            raise CannotCarry(f"{self.text.where} has these lines {len(places)} times, where once "
-                              f"is expected: {wanted[0]} ...")
+            raise CannotCarry(
+                f"{self.text.where} has these lines {len(places)} times, where once "
+                f"is expected: {wanted[0]} ..."
+            )
         self.first, self.last = places[0] + 1, places[0] + len(wanted)
         classes = (n for n in self.text.tree.body if isinstance(n, ast.ClassDef))
         self.cls = next((n for n in classes if n.lineno < self.first <= n.end_lineno), None)
@@ -149,10 +160,16 @@ class _ShownPart:
                 self.nodes.append(node)
                 rest -= set(range(first, last + 1))
         others = (lines[i - 1].strip() for i in rest)
-        kinds = ast.FunctionDef if self.cls else (ast.FunctionDef, ast.ClassDef, ast.Assign,
-                                                  ast.AnnAssign)
-        self.runs = (bool(self.nodes) and all(isinstance(n, kinds) for n in self.nodes)
-                     and all(not line or line.startswith("#") for line in others))
+        kinds = (
+            ast.FunctionDef
+            if self.cls
+            else (ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
+        )
+        self.runs = (
+            bool(self.nodes)
+            and all(isinstance(n, kinds) for n in self.nodes)
+            and all(not line or line.startswith("#") for line in others)
+        )
 
     def code(self, names) -> str:
         """The lines as a cell, methods with what gives them to their class."""
@@ -160,8 +177,14 @@ class _ShownPart:
             return ""
         edits = []
         for node in self.nodes if self.cls else ():
-            calls = (n for n in ast.walk(node) if isinstance(n, ast.Call) and not n.args
-                     and isinstance(n.func, ast.Name) and n.func.id == "super")
+            calls = (
+                n
+                for n in ast.walk(node)
+                if isinstance(n, ast.Call)
+                and not n.args
+                and isinstance(n.func, ast.Name)
+                and n.func.id == "super"
+            )
             both = f"{self._owner(names)}, {node.args.args[0].arg}"
             edits += [(*self.text.span(call), f"super({both})") for call in calls]
         span = self.text.row_span(self.first, self.last)
@@ -169,8 +192,9 @@ class _ShownPart:
         code = code.strip("\n")
         if not self.cls:
             return code
-        return "\n".join([code, "\n", *(f"{self._owner(names)}.{n.name} = {n.name}"
-                                        for n in self.nodes)])
+        return "\n".join(
+            [code, "\n", *(f"{self._owner(names)}.{n.name} = {n.name}" for n in self.nodes)]
+        )
 
     def _owner(self, names) -> str:
         return names[Global(self.text.name, self.cls.name)]
@@ -206,8 +230,13 @@ def _helpers(parts, carried, package: Package) -> list[Global]:
 
     def place(target):
         definition = package.definition(target)
-        return (_depth(target.module, package, ()), target.module, definition.module.stands_in,
-                definition.first, target.name)
+        return (
+            _depth(target.module, package, ()),
+            target.module,
+            definition.module.stands_in,
+            definition.first,
+            target.name,
+        )
 
     return sorted(helpers.difference(SETTINGS), key=place)
 
@@ -230,10 +259,16 @@ def _names(parts, carried, package: Package) -> dict[Global | Import, str]:
     binds = set().union(*(part.binds for part in parts))
     names = {t: t.name for part in cells for a, t in part.imports.items() if a == t.name}
     for target, name in names.items():
-        if name in binds and any(r.target == target for t in carried if t != target
-                                 and isinstance(t, Global) for r in package.references(t)):
-            raise CannotCarry(f"a cell binds {name}, which the page also imports from "
-                              f"{target.module}, whose other code needs it; take another name")
+        if name in binds and any(
+            r.target == target
+            for t in carried
+            if t != target and isinstance(t, Global)
+            for r in package.references(t)
+        ):
+            raise CannotCarry(
+                f"a cell binds {name}, which the page also imports from "
+                f"{target.module}, whose other code needs it; take another name"
+            )
     own = {a: t for part in cells for a, t in part.text.imports.items() if isinstance(t, Import)}
     shown = [t for part in parts for t in part.defines]
     rest = sorted(carried, key=lambda t: (not isinstance(t, Import), t not in shown, repr(t)))
@@ -241,8 +276,11 @@ def _names(parts, carried, package: Package) -> dict[Global | Import, str]:
         if target in names:
             continue
         wanted = target.alias if isinstance(target, Import) else target.name
-        prefix = target.module.replace(".", "_") if isinstance(target, Import) \
+        prefix = (
+            target.module.replace(".", "_")
+            if isinstance(target, Import)
             else target.module.rpartition(".")[2]
+        )
         taken = binds | set(names.values()) | {a for a, t in own.items() if t != target}
         taken |= {n for r in uses.get(target, ()) if r.spelled != wanted for n in r.inside}
         longer = f"{prefix}_{wanted.lstrip('_')}"
@@ -266,9 +304,11 @@ def _check(parts, carried, package: Package) -> None:
                 imports.append(node.module)
         for name in imports:
             if name.split(".")[0] not in {*allowed, "genbook"}:
-                text.refuse(tree if hasattr(tree, "lineno") else tree.body[0],
-                            f"imports {name}; a notebook may import {', '.join(sorted(ALLOWED))} "
-                            "and what comes with Python")
+                text.refuse(
+                    tree if hasattr(tree, "lineno") else tree.body[0],
+                    f"imports {name}; a notebook may import {', '.join(sorted(ALLOWED))} "
+                    "and what comes with Python",
+                )
         for r in references:
             if r.keywords and isinstance(r.target, Global):
                 definition = package.definition(r.target)
@@ -278,16 +318,22 @@ def _check(parts, carried, package: Package) -> None:
                     if unknown := r.keywords - known:
                         raise CannotCarry(
                             f"{text.where}: a call of {r.spelled} with {', '.join(sorted(unknown))}"
-                            f", which the version in {definition.module.where} does not have")
+                            f", which the version in {definition.module.where} does not have"
+                        )
 
 
 def _helper_cell(helpers, carried, future, package: Package, names) -> str:
     """The imports and the definitions, those of a module together."""
     imports = [t for t in carried if isinstance(t, Import) and t != WARNINGS]
     lines = [WARNINGS.statement(names[WARNINGS]), "", QUIET.format(names[WARNINGS]), ""]
-    lines += sorted((t.statement(names[t]) for t in imports),
-                   key=lambda s: (s.split()[1].split(".")[0] not in sys.stdlib_module_names,
-                                  s.startswith("from"), s))
+    lines += sorted(
+        (t.statement(names[t]) for t in imports),
+        key=lambda s: (
+            s.split()[1].split(".")[0] not in sys.stdlib_module_names,
+            s.startswith("from"),
+            s,
+        ),
+    )
     blocks = ["from __future__ import annotations"] * future + ["\n".join(lines)]
     done, before = set(), None
     for target in helpers:

@@ -45,8 +45,11 @@ def text(cell):
 def test_students_get_neither_solutions_nor_hidden_tests(course, task):
     source, release = (cells(course, version, task) for version in ("source", "release"))
     assert list(source) == list(release)
-    blanks = {name for name, cell in release.items() if text(cell) != text(source[name])
-              and "HIDDEN" not in text(source[name])}
+    blanks = {
+        name
+        for name, cell in release.items()
+        if text(cell) != text(source[name]) and "HIDDEN" not in text(source[name])
+    }
     assert blanks == BLANKS[task]
     for name, cell in release.items():
         assert "SOLUTION" not in text(cell) and "HIDDEN" not in text(cell)
@@ -77,7 +80,9 @@ def test_a_notebook_needs_nothing_of_ours(course, task):
 def test_the_code_is_that_of_the_lessons(course):
     source = cells(course, "source", "task2")
     for name in ("reparameterize", "gaussian-kl"):
-        lines = [x for x in text(source[name]).splitlines() if "###" not in x and "# Answer" not in x]
+        lines = [
+            x for x in text(source[name]).splitlines() if "###" not in x and "# Answer" not in x
+        ]
         assert "\n".join(lines) in inspect.getsource(vae)
 
 

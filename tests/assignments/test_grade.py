@@ -13,9 +13,7 @@ import pytest
 
 from genbook import cli
 
-nbgrader = pytest.importorskip(
-    "nbgrader", reason="needs nbgrader: pip install 'genbook[grading]'"
-)
+nbgrader = pytest.importorskip("nbgrader", reason="needs nbgrader: pip install 'genbook[grading]'")
 
 from genbook.assignments import cells as make
 from genbook.assignments.build import course, run, write_notebook
@@ -70,7 +68,9 @@ def with_cell(notebook, source, at=0):
 
 
 def place(notebook, name):
-    return [c["metadata"].get("nbgrader", {}).get("grade_id") for c in notebook["cells"]].index(name)
+    return [c["metadata"].get("nbgrader", {}).get("grade_id") for c in notebook["cells"]].index(
+        name
+    )
 
 
 def graded(out, folder, **limits):
@@ -266,7 +266,9 @@ def test_there_is_nothing_to_export(tmp_path, capsys):
     assert "nothing that was graded" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("folder, says", [("missing", "is not a folder"), ("", "holds no notebooks")])
+@pytest.mark.parametrize(
+    "folder, says", [("missing", "is not a folder"), ("", "holds no notebooks")]
+)
 def test_a_folder_without_submissions(folder, says, tmp_path, capsys):
     out = tmp_path / "out"
     assert cli.main(["assignment", "grade", os.path.join(tmp_path, folder), str(out)]) == 1

@@ -189,7 +189,9 @@ def test_there_are_more_than_twenty_mistakes():
 @pytest.mark.parametrize("student", range(len(STUDENTS)))
 def test_a_mistake_costs_its_own_points_and_is_called_by_its_name(rows, student):
     row, mistakes = rows[str(student)], STUDENTS[student]
-    assert {q: row[q] for q in QUESTIONS} == {q: "0.0" if q in mistakes else "4.0" for q in QUESTIONS}
+    assert {q: row[q] for q in QUESTIONS} == {
+        q: "0.0" if q in mistakes else "4.0" for q in QUESTIONS
+    }
     _, *parts = re.split(rf"(?:^|; )({'|'.join(QUESTIONS)}): ", row["reason"])
     said = dict(zip(parts[::2], parts[1::2], strict=True))
     assert set(said) == set(mistakes)

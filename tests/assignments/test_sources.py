@@ -28,8 +28,9 @@ def test_what_is_taken_brings_all_that_it_uses_and_nothing_of_the_package():
 
 
 def test_what_two_share_stands_once():
-    text = sources.standalone("genbook.check.vae.check_gaussian_kl",
-                              "genbook.check.vae.check_reparameterize")
+    text = sources.standalone(
+        "genbook.check.vae.check_gaussian_kl", "genbook.check.vae.check_reparameterize"
+    )
     names = [node.name for node in ast.parse(text).body if hasattr(node, "name")]
     assert len(names) == len(set(names)) and {"Wrong", "check_gaussian_kl"} <= set(names)
     run(text)["check_gaussian_kl"](vae.gaussian_kl)
@@ -51,8 +52,9 @@ def test_a_method_can_be_left_out_with_its_comment():
     assert gone == {"q_sample", "ddim_sample"}
     assert "Fewer steps" not in text and "# Training" in text
     betas = np.linspace(0.1, 0.2, 5)
-    np.testing.assert_array_equal(taken(betas).posterior_variance,
-                                  diffusion.GaussianDiffusion(betas).posterior_variance)
+    np.testing.assert_array_equal(
+        taken(betas).posterior_variance, diffusion.GaussianDiffusion(betas).posterior_variance
+    )
 
 
 @pytest.mark.parametrize("name", ["genbook.vae.nothing", "genbook.nothing.VAE"])
@@ -70,8 +72,9 @@ def test_a_body_is_blanked_after_its_docstring():
 
 
 def test_arguments_are_blanked_and_leave_a_call():
-    text = sources.blank_arguments(sources.definition("genbook.autoencoder.AutoEncoder"),
-                                   "self.encoder")
+    text = sources.blank_arguments(
+        sources.definition("genbook.autoencoder.AutoEncoder"), "self.encoder"
+    )
     before, rest = text.split(sources.BEGIN)
     solution, after = rest.split(sources.END)
     assert before.rstrip().endswith("self.encoder = nn.Sequential(") and after.strip()[0] == ")"

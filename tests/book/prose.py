@@ -31,8 +31,12 @@ def passages(text, first_line=1, kind=None):
     items, heading = 0, False
     for token in PARSER.parse(text):
         line = first_line + token.map[0] if token.map else first_line
-        items += {"bullet_list_open": 1, "ordered_list_open": 1, "bullet_list_close": -1,
-                  "ordered_list_close": -1}.get(token.type, 0)
+        items += {
+            "bullet_list_open": 1,
+            "ordered_list_open": 1,
+            "bullet_list_close": -1,
+            "ordered_list_close": -1,
+        }.get(token.type, 0)
         heading = token.type == "heading_open" or (heading and token.type != "heading_close")
         if token.type == "inline":
             inside = "heading" if heading else "item" if items else "paragraph"
@@ -42,8 +46,9 @@ def passages(text, first_line=1, kind=None):
             if directive and directive[1] == "code-cell":
                 yield from pictures(token.content, line)
             elif directive and directive[1] not in (*NO_TEXT, "math", "eval-rst", "bibliography"):
-                content = re.sub(r"\A(:[\w-]+:.*\n)+", lambda m: "\n" * m[0].count("\n"),
-                                 token.content)
+                content = re.sub(
+                    r"\A(:[\w-]+:.*\n)+", lambda m: "\n" * m[0].count("\n"), token.content
+                )
                 yield from passages(content, line + 1, directive[1])
 
 
@@ -54,8 +59,9 @@ def pictures(cell, line):
         drawn = (yaml.safe_load(options[1]) or {}).get("mystnb", {})
         for key, name in (("image", "alt"), ("figure", "caption")):
             if drawn.get(key, {}).get(name):
-                yield from (p._replace(line=line, kind="picture")
-                            for p in passages(drawn[key][name]))
+                yield from (
+                    p._replace(line=line, kind="picture") for p in passages(drawn[key][name])
+                )
 
 
 def words(token):

@@ -46,8 +46,11 @@ def fill(book):
 def site(book):
     """A hash of every file of the site, less Sphinx's own note on its settings."""
     root = book.root / "_build/html"
-    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(root.rglob("*")) if path.is_file() and path.name != ".buildinfo"}
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and path.name != ".buildinfo"
+    }
 
 
 @pytest.fixture(scope="module")

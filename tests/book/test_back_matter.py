@@ -14,8 +14,11 @@ ROOT = Path(__file__).resolve().parents[2]
 def public_names(path):
     """The functions and classes that a module defines for others."""
     tree = ast.parse(path.read_text("utf-8"))
-    return [node.name for node in tree.body
-            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")]
+    return [
+        node.name
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+    ]
 
 
 def modules():

@@ -17,7 +17,7 @@ def code_cells(text):
     for body in re.findall(r"^```\{code-cell\}[^\n]*\n(.*?)^```\s*$", text, re.M | re.S):
         options = re.match(r"---\n(.*?)\n---\n", body, re.S)
         if options:
-            yield yaml.safe_load(options[1]), body[options.end():]
+            yield yaml.safe_load(options[1]), body[options.end() :]
         else:
             yield {}, body
 

@@ -2,7 +2,7 @@ import pytest
 
 from bookbuild import edition
 
-PAGE = '''---
+PAGE = """---
 file_format: mystnb
 ---
 
@@ -14,7 +14,7 @@ Text.
 digits = load("digits", channels=3)
 strokes = load("strokes")
 ```
-'''
+"""
 
 
 def test_the_default_edition_leaves_every_page_as_it_is(monkeypatch):

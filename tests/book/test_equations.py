@@ -59,18 +59,26 @@ m = n
 
 def test_equations_are_found_wherever_they_stand():
     found = [(equation.label, equation.line) for equation in equations_of(SOURCE, "a.md")]
-    assert found == [("eq-plain", 8), ("eq-directive", 12), ("def-list", 19), ("eq-nested", 25),
-                     ("", 43)]
+    assert found == [
+        ("eq-plain", 8),
+        ("eq-directive", 12),
+        ("def-list", 19),
+        ("eq-nested", 25),
+        ("", 43),
+    ]
 
 
-@pytest.mark.parametrize(("labels", "checked", "complaint"), [
-    (["eq-a"], set(), "eq-a has no check"),
-    (["eq-a"], {"eq-a", "eq-b"}, "a check of eq-b, which the book does not have"),
-    (["eq-a", "eq-a"], {"eq-a"}, "eq-a is taken by a.md:1"),
-    (["def-a", "def-a"], set(), "def-a is taken by a.md:1"),
-    (["a"], set(), "a starts with neither eq- nor def-"),
-    ([""], set(), "without a name"),
-])
+@pytest.mark.parametrize(
+    ("labels", "checked", "complaint"),
+    [
+        (["eq-a"], set(), "eq-a has no check"),
+        (["eq-a"], {"eq-a", "eq-b"}, "a check of eq-b, which the book does not have"),
+        (["eq-a", "eq-a"], {"eq-a"}, "eq-a is taken by a.md:1"),
+        (["def-a", "def-a"], set(), "def-a is taken by a.md:1"),
+        (["a"], set(), "a starts with neither eq- nor def-"),
+        ([""], set(), "without a name"),
+    ],
+)
 def test_each_kind_of_fault_is_found(labels, checked, complaint):
     [found] = faults([Equation(label, "a.md", i + 1) for i, label in enumerate(labels)], checked)
     assert complaint in found
@@ -102,14 +110,17 @@ def test_each_checked_equation_is_put_into_words_once():
 
 
 def test_the_table_keeps_the_order_of_the_book():
-    checks = [Check("eq-b", "says | b", "quadrature", "1e-9", "1e-6"),
-              Check("eq-a", "says a", "exact cases", "0", "exact"),
-              Check("eq-a", "", "Monte Carlo", "1.2 s.e.", "5 s.e.")]
+    checks = [
+        Check("eq-b", "says | b", "quadrature", "1e-9", "1e-6"),
+        Check("eq-a", "says a", "exact cases", "0", "exact"),
+        Check("eq-a", "", "Monte Carlo", "1.2 s.e.", "5 s.e."),
+    ]
     book = [Equation("eq-a", "a.md", 1), Equation("def-c", "a.md", 2), Equation("eq-b", "b.md", 1)]
     assert equations.table(checks, book).splitlines()[2:] == [
         "| {eq}`eq-a` | says a | exact cases | 0 | exact |",
         "|  |  | Monte Carlo | 1.2 s.e. | 5 s.e. |",
-        r"| {eq}`eq-b` | says \| b | quadrature | 1e-9 | 1e-6 |"]
+        r"| {eq}`eq-b` | says \| b | quadrature | 1e-9 | 1e-6 |",
+    ]
 
 
 CONFTEST = (equations.ROOT / "tests/equations/conftest.py").read_text(encoding="utf-8")
@@ -123,30 +134,37 @@ def run(tmp_path, body):
     (folder / "test_a.py").write_text(
         "import numpy as np\nimport pytest\nimport sympy\n\n"
         '@pytest.mark.checks("eq-a", "one is one")\n'
-        f'def test_a(agree):\n    """By\n    counting."""\n    {body}\n')
+        f'def test_a(agree):\n    """By\n    counting."""\n    {body}\n'
+    )
     return equations.run_checks(tmp_path)
 
 
-@pytest.mark.parametrize(("body", "deviation", "tolerance"), [
-    ("agree([1.0, 2.0], np.array([1.0, 2.0004]), 1e-3)", "4e-4", "1e-3"),
-    ("agree(1.0, 1.1, 0.2); agree(1.0, 1.1, 1.0)", "1e-1", "2e-1"),  # the worst of the two
-    ("agree.in_mean([0.0, 1.0] * 50, np.array(0.5))", "0.0 s.e.", "5 s.e."),
-    ("x = sympy.Symbol('x'); agree.exactly((x + 1)**2, x**2 + 2*x + 1)", "0", "exact"),
-])
+@pytest.mark.parametrize(
+    ("body", "deviation", "tolerance"),
+    [
+        ("agree([1.0, 2.0], np.array([1.0, 2.0004]), 1e-3)", "4e-4", "1e-3"),
+        ("agree(1.0, 1.1, 0.2); agree(1.0, 1.1, 1.0)", "1e-1", "2e-1"),  # the worst of the two
+        ("agree.in_mean([0.0, 1.0] * 50, np.array(0.5))", "0.0 s.e.", "5 s.e."),
+        ("x = sympy.Symbol('x'); agree.exactly((x + 1)**2, x**2 + 2*x + 1)", "0", "exact"),
+    ],
+)
 def test_a_check_reports_its_worst_deviation(tmp_path, body, deviation, tolerance):
     [check] = run(tmp_path, body)
     assert check == Check("eq-a", "one is one", "By counting.", deviation, tolerance)
 
 
-@pytest.mark.parametrize("body", [
-    "agree(1.0, 1.2, 0.1)",
-    "agree(1.0, float('nan'), 0.1)",
-    "agree([1.0], [[1.0]], 0.1)",
-    "agree.in_mean([0.0, 1.0] * 50, np.array(0.9))",
-    "agree.in_mean([1.0] * 50, np.array(1.0))",  # no spread, no standard error
-    "agree.exactly(sympy.Symbol('x'), 1)",
-    "pass",
-])
+@pytest.mark.parametrize(
+    "body",
+    [
+        "agree(1.0, 1.2, 0.1)",
+        "agree(1.0, float('nan'), 0.1)",
+        "agree([1.0], [[1.0]], 0.1)",
+        "agree.in_mean([0.0, 1.0] * 50, np.array(0.9))",
+        "agree.in_mean([1.0] * 50, np.array(1.0))",  # no spread, no standard error
+        "agree.exactly(sympy.Symbol('x'), 1)",
+        "pass",
+    ],
+)
 def test_a_check_that_does_not_agree_fails(tmp_path, body):
     with pytest.raises(equations.CheckFailed, match="1 (failed|error)"):
         run(tmp_path, body)
@@ -156,8 +174,10 @@ VERIFIED = (equations.ROOT / "book/verified.md").read_text(encoding="utf-8")
 
 
 def check(tolerance):
-    return ('import pytest\n\n@pytest.mark.checks("eq-a", "one is one")\ndef test_a(agree):\n'
-            f'    """By counting."""\n    agree(1.0, 1.1, {tolerance})\n')
+    return (
+        'import pytest\n\n@pytest.mark.checks("eq-a", "one is one")\ndef test_a(agree):\n'
+        f'    """By counting."""\n    agree(1.0, 1.1, {tolerance})\n'
+    )
 
 
 def test_the_page_runs_the_checks_links_the_numbers_and_fails_with_a_check(book):

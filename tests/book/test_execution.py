@@ -60,8 +60,10 @@ def test_a_page_whose_kernel_dies_fails_the_build(book):
 def test_a_result_of_code_that_changed_meanwhile_is_not_kept(book):
     book.write("genbook/moving.py", "x = 1\n")
     module = str(book.root / "genbook/moving.py")
-    book.page("a", cell("from genbook import moving\n"
-                        f"if moving.x == 1: open({module!r}, 'w').write('x = 2')"))
+    book.page(
+        "a",
+        cell(f"from genbook import moving\nif moving.x == 1: open({module!r}, 'w').write('x = 2')"),
+    )
     build = book.build()
     assert build.code == 1
     assert "edited while this page ran" in build.err
@@ -69,8 +71,10 @@ def test_a_result_of_code_that_changed_meanwhile_is_not_kept(book):
 
 
 def test_a_page_that_warns_is_not_kept(book):
-    once = "import os, sys\nif not os.path.exists('seen'):\n" \
-           "    open('seen', 'w').close()\n    print('a passing trouble', file=sys.stderr)"
+    once = (
+        "import os, sys\nif not os.path.exists('seen'):\n"
+        "    open('seen', 'w').close()\n    print('a passing trouble', file=sys.stderr)"
+    )
     book.page("a", cell(once))
     build = book.build()
     assert build.code == 1
@@ -93,9 +97,14 @@ def test_trainings_that_nobody_uses_are_forgotten(book):
 def test_pages_that_finished_before_a_failure_are_kept(book):
     done = book.root / "done"
     book.page("good", cell(f"open({str(done)!r}, 'w').close()"))
-    book.page("bad", cell("import time, os\n"
-                          f"while not os.path.exists({str(done)!r}): time.sleep(.1)\n"
-                          "time.sleep(2)\n1 / 0"))
+    book.page(
+        "bad",
+        cell(
+            "import time, os\n"
+            f"while not os.path.exists({str(done)!r}): time.sleep(.1)\n"
+            "time.sleep(2)\n1 / 0"
+        ),
+    )
     assert book.build().code == 1
     book.page("bad", cell("print('mended')"))
     assert book.build().ran() == {"bad"}
@@ -116,8 +125,9 @@ def test_a_picture_needs_words(book):
     assert build.code == 1
     assert "without an alternative text" in build.err
     assert "without a caption" in build.err
-    words = ("---\nmystnb: {image: {alt: A line.}, "
-             "figure: {name: fig-line, caption: A line.}}\n---\n")
+    words = (
+        "---\nmystnb: {image: {alt: A line.}, figure: {name: fig-line, caption: A line.}}\n---\n"
+    )
     book.page("a", cell(words + draw) + "\nSee {numref}`fig-line`.\n")
     assert book.build().ran() == set()
     assert "Fig. 1.1" in book.html("a")
@@ -125,9 +135,11 @@ def test_a_picture_needs_words(book):
 
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")
 def test_two_pages_run_side_by_side(book):
-    meet = ("import os, time\nopen('{me}', 'w').close()\nend = time.time() + 30\n"
-            "while not os.path.exists('{other}'):\n"
-            "    assert time.time() < end\n    time.sleep(.1)")
+    meet = (
+        "import os, time\nopen('{me}', 'w').close()\nend = time.time() + 30\n"
+        "while not os.path.exists('{other}'):\n"
+        "    assert time.time() < end\n    time.sleep(.1)"
+    )
     book.page("a", cell(meet.format(me="a.txt", other="b.txt")))
     book.page("b", cell(meet.format(me="b.txt", other="a.txt")))
     assert book.build().ran() == {"a", "b"}
@@ -136,11 +148,13 @@ def test_two_pages_run_side_by_side(book):
 @pytest.mark.skipif((os.cpu_count() or 1) != 2, reason="counts on two cores")
 def test_a_page_that_waits_for_a_training_leaves_its_core(book):
     """Two pages wait for the third, which can only run beside them if their cores are free."""
-    wait = ("import os, time\nwith open(os.environ['GENBOOK_PROGRESS'], 'a') as log:\n"
-            "    print('waiting: another process is training it', file=log)\n"
-            "end = time.time() + 30\n"
-            "while not os.path.exists('trained.txt'):\n"
-            "    assert time.time() < end\n    time.sleep(.1)")
+    wait = (
+        "import os, time\nwith open(os.environ['GENBOOK_PROGRESS'], 'a') as log:\n"
+        "    print('waiting: another process is training it', file=log)\n"
+        "end = time.time() + 30\n"
+        "while not os.path.exists('trained.txt'):\n"
+        "    assert time.time() < end\n    time.sleep(.1)"
+    )
     book.page("a", cell("open('trained.txt', 'w').close()"))
     book.page("b", cell(wait))
     book.page("c", cell(wait))
@@ -159,8 +173,10 @@ def test_the_kernel_is_the_builds_own_python(book, tmp_path):
 
 
 def test_the_build_shows_how_far_a_training_is(book):
-    code = ("import os, time\nwith open(os.environ['GENBOOK_PROGRESS'], 'a') as log:\n"
-            "    log.write('\\rvae:  10%|#   | 1/10\\rvae:  70%|### | 7/10')\ntime.sleep(11)")
+    code = (
+        "import os, time\nwith open(os.environ['GENBOOK_PROGRESS'], 'a') as log:\n"
+        "    log.write('\\rvae:  10%|#   | 1/10\\rvae:  70%|### | 7/10')\ntime.sleep(11)"
+    )
     book.page("a", cell(code))
     build = book.build()
     assert build.ran() == {"a"}
@@ -171,8 +187,13 @@ def test_the_build_shows_how_far_a_training_is(book):
 
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="needs /proc")
 def test_an_interrupt_ends_every_kernel_quietly(book):
-    book.page("a", cell("import os, time\nwith open('pid', 'w') as f: f.write(str(os.getpid()))\n"
-                        "time.sleep(100)"))
+    book.page(
+        "a",
+        cell(
+            "import os, time\nwith open('pid', 'w') as f: f.write(str(os.getpid()))\n"
+            "time.sleep(100)"
+        ),
+    )
     build = book.start()
     pid = book.root / "book" / "pid"
     wait_for(lambda: pid.exists() and pid.read_text())

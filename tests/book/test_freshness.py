@@ -124,10 +124,18 @@ def test_an_edit_retrains_what_it_touches_and_redraws_the_rest(book):
 
 def test_a_training_is_kept_under_the_code_that_ran_it(book):
     """An edit after the import and before the training must not pass old results for new."""
-    book.page("a", cell(TRAIN.replace("images =", """
+    book.page(
+        "a",
+        cell(
+            TRAIN.replace(
+                "images =",
+                """
 if "edited" not in open("../genbook/vae.py").read():
     open("../genbook/vae.py", "a").write("# edited")
-images =""")))
+images =""",
+            )
+        ),
+    )
     assert book.build().code == 1
     before = runs(book)
     assert book.build().ran() == {"a"}

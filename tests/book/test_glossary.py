@@ -12,12 +12,31 @@ import prose
 ROOT = Path(__file__).resolve().parents[2]
 BACK_MATTER = ("Teaching", "Back matter")  # parts of the contents that teach no terms
 PARTS = yaml.safe_load((ROOT / "_toc.yml").read_text("utf-8"))["parts"]
-CHAPTERS = [chapter["file"] for part in PARTS if part["caption"] not in BACK_MATTER
-            for chapter in part["chapters"]]
+CHAPTERS = [
+    chapter["file"]
+    for part in PARTS
+    if part["caption"] not in BACK_MATTER
+    for chapter in part["chapters"]
+]
 
 # Ordinary words as well, which a chapter may use in another sense than the glossary's.
-ORDINARY = {"bit", "code", "conditional", "convex", "copy", "evidence", "hole", "independence",
-            "marginal", "precision", "rank", "reconstruction", "score", "surprise", "warm-up"}
+ORDINARY = {
+    "bit",
+    "code",
+    "conditional",
+    "convex",
+    "copy",
+    "evidence",
+    "hole",
+    "independence",
+    "marginal",
+    "precision",
+    "rank",
+    "reconstruction",
+    "score",
+    "surprise",
+    "warm-up",
+}
 
 
 @cache
@@ -45,8 +64,11 @@ def body(text):
 
 def links(text):
     """The terms that a page links."""
-    return {term.lower() for passage in prose.passages(text)
-            for term in re.findall(r"⟦([^|]*)\|", passage.text)}
+    return {
+        term.lower()
+        for passage in prose.passages(text)
+        for term in re.findall(r"⟦([^|]*)\|", passage.text)
+    }
 
 
 @cache
@@ -79,9 +101,13 @@ def without_link(text, term):
 @pytest.mark.parametrize("page", CHAPTERS, ids=lambda page: page.split("/")[-1])
 def test_the_first_use_of_a_term_is_a_link(page):
     text = text_of(page)
-    missing = [f"line {passage.line}: make it {{term}}`{term}`: {passage.text[:60]}..."
-               for term in terms() if term not in ORDINARY
-               for passage in [without_link(text, term)] if passage]
+    missing = [
+        f"line {passage.line}: make it {{term}}`{term}`: {passage.text[:60]}..."
+        for term in terms()
+        if term not in ORDINARY
+        for passage in [without_link(text, term)]
+        if passage
+    ]
     assert missing == []
 
 

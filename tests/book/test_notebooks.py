@@ -69,8 +69,12 @@ def pages(site):
 def timed(pages):
     """The cells that print how long something took: never the same twice."""
     cells = [cell for page in pages.values() for cell in page.cells if cell.cell_type == "code"]
-    return {cell.source for cell in cells if "timing" in cell.metadata.get("tags", ())
-            or re.search("perf_counter|timing", cell.source)}
+    return {
+        cell.source
+        for cell in cells
+        if "timing" in cell.metadata.get("tags", ())
+        or re.search("perf_counter|timing", cell.source)
+    }
 
 
 def code(notebook):
@@ -115,15 +119,23 @@ def run(mode, python, notebooks, folder, scale=0.01):
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("GENBOOK", "PYTHON"))}
     environment |= {"OMP_NUM_THREADS": "1", "GENBOOK_PROGRESS": os.devnull}
     # Freed memory is kept from the start, which saves half of the time (genbook.cpu).
-    environment |= {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
-                    "MALLOC_TOP_PAD_": str(2**28)}
+    environment |= {
+        "MALLOC_MMAP_MAX_": "0",
+        "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
+        "MALLOC_TOP_PAD_": str(2**28),
+    }
     if mode == "package":
         environment["PYTHONPATH"] = str(ROOT)
     file = folder.parent / f"{folder.name}-{mode}.json"
     file.write_text(json.dumps(notebooks))
     done = subprocess.run(
         [python, Path(__file__).with_name("run_cells.py"), mode, str(scale), file],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=3600)
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=3600,
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(file.read_text())
 
@@ -134,24 +146,35 @@ def printed(pages, notebooks, bare, tmp_path_factory):
 
     The notebooks run outside of the source, in the `bare` environment. Those of a U-Net take minutes all the same, and run where GENBOOK_NOTEBOOKS is "all".
     """
-    short = {name: [re.sub(r"^STEPS_SCALE = 1$", "STEPS_SCALE = 0.01", cell, flags=re.M)
-                    for cell in code(notebook)] for name, notebook in notebooks.items()}
+    short = {
+        name: [
+            re.sub(r"^STEPS_SCALE = 1$", "STEPS_SCALE = 0.01", cell, flags=re.M)
+            for cell in code(notebook)
+        ]
+        for name, notebook in notebooks.items()
+    }
     if os.environ.get("GENBOOK_NOTEBOOKS") != "all":
-        short = {name: cells for name, cells in short.items()
-                 if "class UNet" not in "".join(cells)}
+        short = {name: cells for name, cells in short.items() if "class UNet" not in "".join(cells)}
     cells = {"alone": short, "package": {name: code(pages[name]) for name in short}}
     empty, pythons = tmp_path_factory.mktemp("empty"), {"alone": bare, "package": sys.executable}
     with ThreadPoolExecutor() as both:
-        said = dict(zip(cells, both.map(lambda mode: run(mode, pythons[mode], cells[mode], empty),
-                                        cells)))
+        said = dict(
+            zip(cells, both.map(lambda mode: run(mode, pythons[mode], cells[mode], empty), cells))
+        )
     assert not list(empty.iterdir())  # nothing is left behind
-    return {mode: {name: list(zip(cells[mode][name], said[mode][name])) for name in short}
-            for mode in cells}
+    return {
+        mode: {name: list(zip(cells[mode][name], said[mode][name])) for name in short}
+        for mode in cells
+    }
 
 
 def test_the_environment_has_the_four_packages_and_not_genbook(bare, tmp_path):
-    cells = {"a": ["import genbook"], "b": ["from genbook.vae import VAE"], "c": ["import tqdm"],
-             "d": ["import paddle, numpy, matplotlib, sklearn\nprint(1)"]}
+    cells = {
+        "a": ["import genbook"],
+        "b": ["from genbook.vae import VAE"],
+        "c": ["import tqdm"],
+        "d": ["import paddle, numpy, matplotlib, sklearn\nprint(1)"],
+    }
     said = run("alone", bare, cells, tmp_path)
     assert all("ModuleNotFoundError" in said[name][-1] for name in "abc")
     assert said["d"] == ["1\n"]
@@ -178,8 +201,12 @@ def test_a_notebook_is_valid_and_plain(notebooks, name):
     assert notebook.metadata.kernelspec.name == "python3"
     assert all(not cell.outputs for cell in notebook.cells if cell.cell_type == "code")
     assert "pip install" in notebook.cells[0].source
-    imports = [line for cell in code(notebook) for line in cell.splitlines()
-               if re.match(r"\s*(import|from)\b.*\bgenbook", line)]
+    imports = [
+        line
+        for cell in code(notebook)
+        for line in cell.splitlines()
+        if re.match(r"\s*(import|from)\b.*\bgenbook", line)
+    ]
     assert not imports
     assert not any("mystnb:" in cell for cell in code(notebook))
     text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
@@ -232,7 +259,7 @@ def sources(chapter):
         options = dict(re.findall(r"^:([\w-]+): *(.*)$", options, re.M))
         text = (ROOT / path).read_text("utf-8")
         if "start-at" in options:
-            yield path, text[text.index(options["start-at"]):]
+            yield path, text[text.index(options["start-at"]) :]
         elif path.startswith("genbook/"):
             shown = importlib.import_module(path.removesuffix(".py").replace("/", "."))
             assert Path(shown.__file__) == ROOT / path
@@ -328,8 +355,10 @@ def test_directives_become_plain_markdown(book):
     assert r"A price of 5\$, an\_underscore, and $D_{\mathrm{KL}}(q \| p)$" in text
     assert "(1.1)," in text
     assert "Fig. 1.1, There and [https://example.org](https://example.org)." in text
-    assert "$$\n\\begin{aligned}\\operatorname{\\mathbb{E}}[x] &= 1 \\\\ &= 2\\end{aligned} " \
-           "\\tag{1.1}\n$$" in text
+    assert (
+        "$$\n\\begin{aligned}\\operatorname{\\mathbb{E}}[x] &= 1 \\\\ &= 2\\end{aligned} "
+        "\\tag{1.1}\n$$" in text
+    )
     assert "> **Note**\n>\n> Read **this**." in text
     assert "<details><summary><b>Solution</b></summary>\n\nIt is $" in text
     assert "## 1.1. There\n\n| a | b |\n| --- | --- |\n| 1 | `x` |" in text
@@ -388,4 +417,6 @@ def test_the_copy_button_copies_the_code_and_nothing_else(book, show_page, tmp_p
     assert len(copied) == 3
     assert copied[0].strip() in diffusion and ast.parse(copied[0])
     assert copied[1].strip() in diffusion
-    assert copied[2].strip() == PAGE[PAGE.index("import matplotlib"):].removesuffix("```\n").strip()
+    assert (
+        copied[2].strip() == PAGE[PAGE.index("import matplotlib") :].removesuffix("```\n").strip()
+    )

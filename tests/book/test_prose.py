@@ -24,10 +24,12 @@ def plain(text):
 
 def against_the_rules(text):
     """What a page says that it should not, in words."""
-    return [f"line {passage.line}: {found[0]!r}; write {instead}"
-            for passage in prose.passages(text) for never, instead in RULES.items()
-            for found in re.finditer(rf"(?<![\w-])(?:{never})(?![\w-])",
-                                     plain(passage.text), re.I)]
+    return [
+        f"line {passage.line}: {found[0]!r}; write {instead}"
+        for passage in prose.passages(text)
+        for never, instead in RULES.items()
+        for found in re.finditer(rf"(?<![\w-])(?:{never})(?![\w-])", plain(passage.text), re.I)
+    ]
 
 
 @each_page
@@ -37,8 +39,9 @@ def test_words_are_those_of_the_vocabulary(path):
 
 def test_spelling():
     where = ["book", "genbook", "tests", "README.md", "CONTRIBUTING.md", "_config.yml", "Makefile"]
-    run = subprocess.run([sys.executable, "-m", "codespell_lib", *where], cwd=ROOT,
-                         capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "-m", "codespell_lib", *where], cwd=ROOT, capture_output=True, text=True
+    )
     assert run.stdout == "" and run.returncode == 0, run.stdout + run.stderr
 
 
@@ -67,15 +70,25 @@ def test_prose_is_found_wherever_it_stands_and_code_is_not():
     found = [(passage.kind, passage.text) for passage in prose.passages(SAMPLE)]
     assert found == [
         ("heading", "A heading"),
-        ("paragraph", "It can be shown that □ □, obviously. A second line, as shown below: "
-                      "⟦code|codes⟧."),
-        ("picture", "A gray box."), ("picture", "The dataset."), ("admonition", "We don't know."),
+        (
+            "paragraph",
+            "It can be shown that □ □, obviously. A second line, as shown below: ⟦code|codes⟧.",
+        ),
+        ("picture", "A gray box."),
+        ("picture", "The dataset."),
+        ("admonition", "We don't know."),
     ]
 
 
 def test_each_slip_is_told_with_its_line():
     told = "\n".join(against_the_rules(SAMPLE))
-    for slip in ("line 3: 'It can be shown'", "'obviously'", "'shown below'", "line 6: 'gray'",
-                 "line 6: 'dataset'", 'line 16: "don\'t"'):
+    for slip in (
+        "line 3: 'It can be shown'",
+        "'obviously'",
+        "'shown below'",
+        "line 6: 'gray'",
+        "line 6: 'dataset'",
+        'line 16: "don\'t"',
+    ):
         assert slip in told, told
     assert told.count("line") == 6

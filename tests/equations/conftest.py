@@ -33,8 +33,9 @@ class Agreement:
         got, expected = (np.asarray(array, dtype=np.float64) for array in (got, expected))
         assert got.shape == expected.shape
         deviation = np.abs(got - expected).max()
-        self._keep(deviation, tolerance, in_short(deviation),
-                   in_short(tolerance) if tolerance else "exact")
+        self._keep(
+            deviation, tolerance, in_short(deviation), in_short(tolerance) if tolerance else "exact"
+        )
 
     def in_mean(self, draws, expected, errors=5):
         """The mean of independent draws [N, ...] is `expected` [...] within `errors` of its

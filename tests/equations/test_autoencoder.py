@@ -64,6 +64,7 @@ def test_linear_optimum(agree):
     x, covariance = centred()
     x, covariance = x / 3, covariance / 9
     for size in (1, 2, 4):
+
         def error(entries, size=size):
             encoder, decoder = entries.reshape(2, 6, size)
             rest = x - x @ encoder @ decoder.T
@@ -211,8 +212,12 @@ def test_receptive_field(agree):
     encoder = AutoEncoder(in_channels=1).encoder
     encoder.eval()
     # (layers of the encoder, kernels and strides of those that look at neighbours)
-    for depth, windows in ((1, [(3, 1)]), (4, [(3, 1), (2, 2)]),
-                           (5, [(3, 1), (2, 2), (3, 1)]), (8, [(3, 1), (2, 2), (3, 1), (2, 2)])):
+    for depth, windows in (
+        (1, [(3, 1)]),
+        (4, [(3, 1), (2, 2)]),
+        (5, [(3, 1), (2, 2), (3, 1)]),
+        (8, [(3, 1), (2, 2), (3, 1), (2, 2)]),
+    ):
         side, distance = 1, 1
         for k, s in windows:
             side, distance = side + (k - 1) * distance, distance * s

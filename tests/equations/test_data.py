@@ -68,7 +68,9 @@ def test_affine_ink(agree):
     for seed in range(5):
         (turn,), (shear,), ((a_1, a_2),) = (
             (rng := np.random.default_rng(seed)).normal(0, 0.07, 1),
-            rng.normal(0, 0.05, 1), rng.normal(1, 0.04, (1, 2)))
+            rng.normal(0, 0.05, 1),
+            rng.normal(1, 0.04, (1, 2)),
+        )
         copy = distorted(blob(at)[np.newaxis, np.newaxis], np.random.default_rng(seed))
         determinant = a_1 * a_2 * np.cos(turn) ** 2 + np.sin(turn) ** 2 - shear * np.sin(turn)
         agree(copy.sum() * determinant / blob(at).sum(), 1.0, 1e-3)

@@ -16,6 +16,7 @@ WEIGHT = WEIGHT / WEIGHT.sum()  # of a standard normal variable
 
 def divergence(m1, s1, m2, s2):
     """KL of two normal distributions on a line, its definition by quadrature."""
+
     def integrand(x):
         log_p = log_normal(x, m1, s1)
         return np.exp(log_p) * (log_p - log_normal(x, m2, s2))
@@ -129,7 +130,8 @@ def test_simple_weights(agree):
     t = paddle.to_tensor([0, 100, 500, 800, 950])
     rng = np.random.default_rng(0)
     x_t, v, wrong = (
-        paddle.to_tensor(rng.standard_normal((5, 1, 1, 1)).astype("float32")) for _ in range(3))
+        paddle.to_tensor(rng.standard_normal((5, 1, 1, 1)).astype("float32")) for _ in range(3)
+    )
     left = np.cumprod(1 - cosine_beta_schedule(1000))[t.numpy()]
     starts = [diffusion.predict_start_from_v(x_t, t, u) for u in (v, wrong)]
     noises = [diffusion.predict_noise_from_start(x_t, t, x) for x in starts]
@@ -161,8 +163,9 @@ def test_bound_total(agree):
         if i == 0:
             each = -log_normal(x_0, start.numpy().ravel(), np.sqrt(1 - left[0]))
         else:
-            target = diffusion.q_posterior_mean_variance(
-                paddle.full_like(column, x_0), column, t)[0]
+            target = diffusion.q_posterior_mean_variance(paddle.full_like(column, x_0), column, t)[
+                0
+            ]
             scale = np.sqrt(variance.numpy().ravel()[0])
             means = zip(target.numpy().ravel(), mean.numpy().ravel(), strict=True)
             each = [divergence(a, scale, b, scale) for a, b in means]

@@ -20,8 +20,12 @@ def test_forward_kernel(agree):
     x, beta = 0.7, 0.02
     mean, deviation = np.sqrt(1 - beta) * x, np.sqrt(beta)
     for u in np.linspace(0.3, 1.1, 9):
-        below = quad(lambda y: np.exp(-((y - mean) ** 2) / (2 * beta)) / np.sqrt(2 * np.pi * beta),
-                     mean - 12 * deviation, u, epsabs=1e-12)[0]
+        below = quad(
+            lambda y: np.exp(-((y - mean) ** 2) / (2 * beta)) / np.sqrt(2 * np.pi * beta),
+            mean - 12 * deviation,
+            u,
+            epsabs=1e-12,
+        )[0]
         agree(below, stats.norm.cdf((u - np.sqrt(1 - beta) * x) / np.sqrt(beta)), 1e-9)
 
 
@@ -117,8 +121,9 @@ def test_image_posterior(agree):
     for left in (0.9, 0.4, 0.01):
         x_t = np.sqrt(left) * images[2] + np.sqrt(1 - left) * noise
         d = ((x_t - np.sqrt(left) * images) ** 2).sum(axis=1) / (2 * (1 - left))
-        density = [stats.multivariate_normal(np.sqrt(left) * image, 1 - left).pdf(x_t)
-                   for image in images]
+        density = [
+            stats.multivariate_normal(np.sqrt(left) * image, 1 - left).pdf(x_t) for image in images
+        ]
         agree(np.exp(-d) / np.exp(-d).sum(), density / np.sum(density), 1e-12)
 
 

@@ -34,8 +34,10 @@ def test_posterior_bayes(agree):
         return [Fraction(count, sum(counts)) for count in counts]
 
     step = [[row() for _ in range(3)] for _ in range(3)]  # step[t][from][to]
-    path = {p: step[0][p[0]][p[1]] * step[1][p[1]][p[2]] * step[2][p[2]][p[3]]
-            for p in product(range(3), repeat=4)}  # given x_0 = p[0]
+    path = {
+        p: step[0][p[0]][p[1]] * step[1][p[1]][p[2]] * step[2][p[2]][p[3]]
+        for p in product(range(3), repeat=4)
+    }  # given x_0 = p[0]
     for x_0, x_2, x_3 in product(range(3), repeat=3):
         here = sum(path[x_0, x_1, x_2, x_3] for x_1 in range(3))
         at_3 = sum(path[x_0, x_1, y, x_3] for x_1 in range(3) for y in range(3))
@@ -45,7 +47,7 @@ def test_posterior_bayes(agree):
 
 def posterior_by_grid(t, x_0, x_t):
     """Mean and variance of q(x_{t-1} | x_t, x_0): Bayes' rule on a grid of 400,001 points."""
-    beta, left = DIFFUSION.betas[t - 1], np.prod(1 - DIFFUSION.betas[:t - 1])
+    beta, left = DIFFUSION.betas[t - 1], np.prod(1 - DIFFUSION.betas[: t - 1])
     prior, spread = np.sqrt(left) * x_0, np.sqrt(1 - left)
     x = np.linspace(prior - 12 * spread, prior + 12 * spread, 400_001)
     log_weight = -((x - prior) ** 2) / (2 * spread**2)
@@ -90,7 +92,7 @@ def world(x_t, t):
 
 def one_back(t, x_t):
     """q(x_{t-1} | x_t) in that world, from its own density at t - 1: a grid and the weights."""
-    beta, left = DIFFUSION.betas[t - 1], np.prod(1 - DIFFUSION.betas[:t - 1])
+    beta, left = DIFFUSION.betas[t - 1], np.prod(1 - DIFFUSION.betas[: t - 1])
     x = np.linspace(-6, 6, 400_001)
     prior = sum(stats.norm.pdf(x, np.sqrt(left) * v, np.sqrt(1 - left)) for v in (-0.5, 1.0))
     weight = prior * stats.norm.pdf(x_t, np.sqrt(1 - beta) * x, np.sqrt(beta))
@@ -105,9 +107,12 @@ def test_reverse_mixture(agree):
         values, share = world(0.2, t)
         steps = index(t).expand([2])
         mean, variance, _ = DIFFUSION.q_posterior_mean_variance(
-            pixel(*values), pixel(0.2, 0.2), steps)
-        mixture = sum(w * stats.norm.cdf(x, m, v**0.5) for w, m, v in zip(
-            share, mean.numpy().ravel(), variance.numpy().ravel(), strict=True))
+            pixel(*values), pixel(0.2, 0.2), steps
+        )
+        mixture = sum(
+            w * stats.norm.cdf(x, m, v**0.5)
+            for w, m, v in zip(share, mean.numpy().ravel(), variance.numpy().ravel(), strict=True)
+        )
         agree(np.cumsum(weight)[::400], mixture[::400], 1e-3)
 
 
@@ -119,7 +124,7 @@ def test_reverse_moments(agree):
         values, share = world(0.2, t)
         best = (share * values).sum()
         spread = (share * (values - best) ** 2).sum()
-        left, before = np.prod(1 - DIFFUSION.betas[:t]), np.prod(1 - DIFFUSION.betas[:t - 1])
+        left, before = np.prod(1 - DIFFUSION.betas[:t]), np.prod(1 - DIFFUSION.betas[: t - 1])
         beta = DIFFUSION.betas[t - 1]
         mean, variance, _ = DIFFUSION.q_posterior_mean_variance(pixel(best), pixel(0.2), index(t))
         agree(mean.item(), (weight * x).sum(), 1e-6)
@@ -205,8 +210,9 @@ def test_loss_minimum(agree):
         return sum(p * f(v) for p, v in zip(chances, targets, strict=True))
 
     best = mean(lambda v: v)
-    agree.exactly(mean(lambda v: (v - answer) ** 2),
-                  mean(lambda v: (v - best) ** 2) + (best - answer) ** 2)
+    agree.exactly(
+        mean(lambda v: (v - answer) ** 2), mean(lambda v: (v - best) ** 2) + (best - answer) ** 2
+    )
 
 
 @pytest.mark.checks("eq-label-mixture", "density of images whose label is drawn first")
@@ -227,8 +233,10 @@ def test_label_average(agree):
     targets = sympy.Matrix(sympy.symbols("v1:4"))
     total = sum(table)
     left = (sympy.ones(1, 2) * table * targets)[0] / total
-    right = sum(sum(table.row(y)) / total * (table.row(y) * targets)[0] / sum(table.row(y))
-                for y in range(2))
+    right = sum(
+        sum(table.row(y)) / total * (table.row(y) * targets)[0] / sum(table.row(y))
+        for y in range(2)
+    )
     agree.exactly(left, right)
 
 
@@ -266,8 +274,10 @@ def test_ddim_sigma(agree):
     r"""For $\eta = 1$: the precisions of forward step and prior add up to that of the posterior."""
     for t, s in ((2, 1), (300, 299), (700, 400), (950, 10)):
         zero, one = pixel(0.0), pixel(1.0)
-        quiet, loud = (DIFFUSION.ddim_sample(lambda x, t: x, pixel(0.3), index(t), index(s), 1.0, e)
-                       for e in (zero, one))
+        quiet, loud = (
+            DIFFUSION.ddim_sample(lambda x, t: x, pixel(0.3), index(t), index(s), 1.0, e)
+            for e in (zero, one)
+        )
         alpha, left = np.prod(1 - DIFFUSION.betas[s:t]), np.prod(1 - DIFFUSION.betas[:s])
         precision = alpha / (1 - alpha) + 1 / (1 - left)
         agree((loud - quiet).item(), precision**-0.5, 1e-6)
@@ -293,8 +303,17 @@ def test_gaussian_estimates(agree):
                     return stats.norm.pdf(x, 0, c) * stats.norm.pdf(x_t, a * x, b)
 
                 peak = [a * c**2 * x_t / (a**2 * c**2 + b**2)]
-                parts = [quad(lambda x, g=g: g(x) * joint(x), -12 * c, 12 * c, points=peak,
-                              epsabs=1e-13, limit=200)[0] for g in (f, lambda x: 1.0)]
+                parts = [
+                    quad(
+                        lambda x, g=g: g(x) * joint(x),
+                        -12 * c,
+                        12 * c,
+                        points=peak,
+                        epsabs=1e-13,
+                        limit=200,
+                    )[0]
+                    for g in (f, lambda x: 1.0)
+                ]
                 return parts[0] / parts[1]
 
             variance = left * c**2 + 1 - left
@@ -338,7 +357,7 @@ def test_posterior_precisions(agree):
     for t in STEPS:
         x_t = noisy(t, 0.75)
         mean, variance = posterior_by_grid(t, 0.75, x_t)
-        beta, before = DIFFUSION.betas[t - 1], np.prod(1 - DIFFUSION.betas[:t - 1])
+        beta, before = DIFFUSION.betas[t - 1], np.prod(1 - DIFFUSION.betas[: t - 1])
         precision = 1 / (1 - before) + (1 - beta) / beta
         agree(variance * precision, 1.0, 1e-6)
         total = np.sqrt(before) * 0.75 / (1 - before) + np.sqrt(1 - beta) * x_t / beta
@@ -351,5 +370,6 @@ def test_reverse_stationary(agree):
     for t in STEPS:
         left = np.prod(1 - DIFFUSION.betas[:t])
         mean = DIFFUSION.q_posterior_mean_variance(
-            pixel(0.8 * np.sqrt(left)), pixel(0.8), index(t))[0]
+            pixel(0.8 * np.sqrt(left)), pixel(0.8), index(t)
+        )[0]
         agree(mean.item(), 0.8 * np.sqrt(1 - DIFFUSION.betas[t - 1]), 1e-6)

@@ -17,8 +17,9 @@ def kl_of_probabilities(p, q):
 
 def kl_of_densities(log_p, log_q, low=-15, high=15):
     """KL(p || q) in nats by adaptive quadrature."""
-    return quad(lambda x: np.exp(log_p(x)) * (log_p(x) - log_q(x)), low, high,
-                epsabs=1e-12, limit=400)[0]
+    return quad(
+        lambda x: np.exp(log_p(x)) * (log_p(x) - log_q(x)), low, high, epsabs=1e-12, limit=400
+    )[0]
 
 
 @pytest.mark.checks("eq-nats-bits", "nats and bits")
@@ -55,8 +56,9 @@ def test_moment_matching(agree):
     def cost(m_log_s):
         return p @ (log_p - log_normal(x, m_log_s[0], np.exp(m_log_s[1])))
 
-    found = optimize.minimize(cost, [0.0, 0.5], method="Nelder-Mead",
-                              options={"xatol": 1e-8, "fatol": 1e-13}).x
+    found = optimize.minimize(
+        cost, [0.0, 0.5], method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-13}
+    ).x
     mean = 0.6 * -2 + 0.4 * 2
     variance = 0.7**2 + 0.6 * (-2 - mean) ** 2 + 0.4 * (2 - mean) ** 2
     agree([found[0], np.exp(2 * found[1])], [mean, variance], 1e-4)
@@ -162,8 +164,12 @@ def test_kl_normal_general(agree):
     """Monte Carlo: 200,000 draws from $p$ in three dimensions, densities by SciPy."""
     (mu_1, cov_1), (mu_2, cov_2) = normal_pair()
     between, inverse = mu_1 - mu_2, np.linalg.inv(cov_2)
-    formula = 0.5 * (np.trace(inverse @ cov_1) + between @ inverse @ between - 3
-                     + np.log(np.linalg.det(cov_2) / np.linalg.det(cov_1)))
+    formula = 0.5 * (
+        np.trace(inverse @ cov_1)
+        + between @ inverse @ between
+        - 3
+        + np.log(np.linalg.det(cov_2) / np.linalg.det(cov_1))
+    )
     p, q = stats.multivariate_normal(mu_1, cov_1), stats.multivariate_normal(mu_2, cov_2)
     x = p.rvs(200_000, random_state=np.random.default_rng(1))
     agree.in_mean(p.logpdf(x) - q.logpdf(x), formula)
@@ -175,7 +181,8 @@ def test_information_bound(agree):
     rng = np.random.default_rng(0)
     q, p_z = rng.dirichlet(np.ones(5), 4), rng.dirichlet(np.ones(5))
     together, q_z = q / 4, q.mean(axis=0)
-    information = (stats.entropy(np.full(4, 0.25)) + stats.entropy(q_z)
-                   - stats.entropy(together, axis=None))
+    information = (
+        stats.entropy(np.full(4, 0.25)) + stats.entropy(q_z) - stats.entropy(together, axis=None)
+    )
     left = np.mean([kl_of_probabilities(row, p_z) for row in q])
     agree(left, information + kl_of_probabilities(q_z, p_z), 1e-12)

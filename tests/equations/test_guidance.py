@@ -47,8 +47,7 @@ def test_unlabelled_mean(agree):
     for level in LEVELS:
         for x_t in POINTS[::5]:
             parts = [evidence(x_t, level, of) for of in CLASSES]
-            direct = sum(
-                integral(lambda x_0: x_0 * joint(x_0, x_t, level, of)) for of in CLASSES)
+            direct = sum(integral(lambda x_0: x_0 * joint(x_0, x_t, level, of)) for of in CLASSES)
             means = []
             for _, mean, deviation in CLASSES:  # precisions add
                 a, b = 1 / deviation**2, level / (1 - level)
@@ -83,7 +82,8 @@ def test_bayes_score(agree):
     for x_t in POINTS[::2]:
         of_all = slope(lambda u: log_evidence(u, level, CLASSES), x_t)
         classifier = slope(
-            lambda u: log_evidence(u, level, [of]) - log_evidence(u, level, CLASSES), x_t)
+            lambda u: log_evidence(u, level, [of]) - log_evidence(u, level, CLASSES), x_t
+        )
         agree(of_all + classifier, exact(x_t), 1e-6)
 
 
@@ -91,6 +91,7 @@ def test_bayes_score(agree):
 def test_classifier_shift(agree):
     """Mean and variance of the tilted density by quadrature."""
     for mean, deviation, g in ((0.3, 0.5, 1.2), (-1.0, 0.1, -6.0), (2.0, 1.5, 0.7)):
+
         def tilted(x, power=0):
             return x**power * stats.norm.pdf(x, mean, deviation) * np.exp(g * (x - mean))
 
@@ -109,10 +110,20 @@ def test_classifier_guidance(agree):
             for x_t in POINTS[::4]:
                 noise = np.sqrt(1 - level)
                 weight = sum(evidence(x_t, level, c) for c in CLASSES)
-                mean = sum(integral(lambda x_0: (x_t - np.sqrt(level) * x_0) / noise
-                                    * joint(x_0, x_t, level, c)) for c in CLASSES) / weight
+                mean = (
+                    sum(
+                        integral(
+                            lambda x_0: (
+                                (x_t - np.sqrt(level) * x_0) / noise * joint(x_0, x_t, level, c)
+                            )
+                        )
+                        for c in CLASSES
+                    )
+                    / weight
+                )
                 gradient = slope(
-                    lambda u: log_evidence(u, level, [of]) - log_evidence(u, level, CLASSES), x_t)
+                    lambda u: log_evidence(u, level, [of]) - log_evidence(u, level, CLASSES), x_t
+                )
                 variance = level * of[2] ** 2 + 1 - level
                 closed = noise * (x_t - np.sqrt(level) * of[1]) / variance
                 agree(mean - noise * gradient, closed, 1e-6)
@@ -120,6 +131,7 @@ def test_classifier_guidance(agree):
 
 def two_networks(prediction, diffusion):
     """A network that knows x_0 = 0.4 with a label and -0.9 without, and says so in `prediction`."""
+
     def network(x_t, t, labels=None):
         x_0 = paddle.full(x_t.shape, -0.9 if labels is None else 0.4)
         noise = diffusion.predict_noise_from_start(x_t, t, x_0)
@@ -151,8 +163,10 @@ def test_v_from_noise(agree):
     """The code's target, made from image and noise, at four noise levels."""
     diffusion = GaussianDiffusion(cosine_beta_schedule(1000), "v")
     t = paddle.to_tensor([50, 300, 700, 900])
-    x_0, noise = (paddle.to_tensor(numbers).reshape([-1, 1, 1, 1])
-                  for numbers in ([0.2, -0.7, 0.9, 0.1], [1.3, -0.4, 0.6, -2.0]))
+    x_0, noise = (
+        paddle.to_tensor(numbers).reshape([-1, 1, 1, 1])
+        for numbers in ([0.2, -0.7, 0.9, 0.1], [1.3, -0.4, 0.6, -2.0])
+    )
     x_t = diffusion.q_sample(x_0, t, noise).numpy().ravel().astype(float)
     level = diffusion.alphas_cumprod[t.numpy()]
     from_noise = (noise.numpy().ravel() - np.sqrt(1 - level) * x_t) / np.sqrt(level)
@@ -189,10 +203,16 @@ def test_toy_scores(agree):
     for level in (0.1, 0.5, 0.9):
         for x_t in POINTS[::2]:
             variance, centre = 0.25 * level + 1 - level, np.sqrt(level)
-            agree(slope(lambda u: log_evidence(u, level, classes[:1]), x_t),
-                  -(x_t - centre) / variance, 1e-6)
-            agree(slope(lambda u: log_evidence(u, level, classes), x_t),
-                  -(x_t - np.tanh(x_t * centre / variance) * centre) / variance, 1e-6)
+            agree(
+                slope(lambda u: log_evidence(u, level, classes[:1]), x_t),
+                -(x_t - centre) / variance,
+                1e-6,
+            )
+            agree(
+                slope(lambda u: log_evidence(u, level, classes), x_t),
+                -(x_t - np.tanh(x_t * centre / variance) * centre) / variance,
+                1e-6,
+            )
 
 
 @pytest.mark.checks("eq-pair-distance", "distance of two images of one class")
@@ -208,11 +228,13 @@ def test_sharpened_normal(agree):
     """Mean and variance by quadrature, for three scales."""
     m, s = 0.8, 0.6
     for w in (0.5, 2.0, 7.0):
+
         def density(x, power=0):
             return x**power * stats.norm.pdf(x, m, s) ** (1 + w) / stats.norm.pdf(x) ** w
 
         mass, first, second = (
-            quad(density, -8, 8, args=(k,), epsabs=1e-14, points=[m])[0] for k in range(3))
+            quad(density, -8, 8, args=(k,), epsabs=1e-14, points=[m])[0] for k in range(3)
+        )
         precision = (1 + w) / s**2 - w
         agree(first / mass, (1 + w) * m / s**2 / precision, 1e-7)
         agree(second / mass - (first / mass) ** 2, 1 / precision, 1e-7)

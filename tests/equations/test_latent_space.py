@@ -46,7 +46,11 @@ def test_disc_share(agree):
     for r in (0.25, 1.0, 2.5):
         found = integrate.dblquad(
             lambda y, x: stats.norm.pdf(x) * stats.norm.pdf(y),
-            -r, r, lambda x, r=r: -np.sqrt(r**2 - x**2), lambda x, r=r: np.sqrt(r**2 - x**2))[0]
+            -r,
+            r,
+            lambda x, r=r: -np.sqrt(r**2 - x**2),
+            lambda x, r=r: np.sqrt(r**2 - x**2),
+        )[0]
         agree(1 - np.exp(-(r**2) / 2), found, 1e-7)
 
 
@@ -70,6 +74,7 @@ def test_norm_spread(agree):
 @pytest.mark.checks("eq-norm-density", "density of the norm, and its mode")
 def test_norm_density(agree):
     """Differences of SciPy's distribution function, and a search for their maximum."""
+
     def density(r, J, step=1e-4):
         low, high = (stats.chi2.cdf((r + s) ** 2, J) for s in (-step, step))
         return (high - low) / (2 * step)
@@ -79,8 +84,11 @@ def test_norm_density(agree):
         product = r ** (J - 1) * np.exp(-(r**2) / 2)
         agree(product / product[0], density(r, J) / density(r[0], J), 1e-6)
         found = optimize.minimize_scalar(
-            lambda r, J=J: -density(r, J, 1e-3), bounds=(0.1, 10), method="bounded",
-            options={"xatol": 1e-8})
+            lambda r, J=J: -density(r, J, 1e-3),
+            bounds=(0.1, 10),
+            method="bounded",
+            options={"xatol": 1e-8},
+        )
         agree(np.sqrt(J - 1), found.x, 1e-4)
 
 

@@ -32,6 +32,7 @@ def test_pixel_variance(agree):
 def test_variance_beta(agree):
     """Search for the best encoder with the weight; the posterior for the variance is known."""
     for a, s, x in ((1.5, 0.8, 1.7), (-0.7, 1.3, 0.4)):
+
         def weighted(m_log_d, a=a, s=s, x=x):
             m, d = m_log_d[0], np.exp(m_log_d[1])
             z = m + d * NODE
@@ -51,7 +52,10 @@ def test_best_variance(agree):
         errors = scale * rng.standard_t(5, size=(50, 16))  # of 50 images of 16 pixels
         found = optimize.minimize_scalar(
             lambda log_s, u=errors: -stats.norm.logpdf(u, 0, np.exp(log_s)).sum(axis=1).mean(),
-            bounds=(-5, 3), method="bounded", options={"xatol": 1e-10})
+            bounds=(-5, 3),
+            method="bounded",
+            options={"xatol": 1e-10},
+        )
         e = (errors**2).mean()
         agree(16 / 2 * (np.log(2 * np.pi * e) + 1), found.fun, 1e-9)
         agree(e, np.exp(2 * found.x), 1e-6)
@@ -60,6 +64,7 @@ def test_best_variance(agree):
 @pytest.mark.checks("eq-huber-normaliser", "integral of the density behind Huber's loss")
 def test_huber_normaliser(agree):
     """Adaptive quadrature in three pieces; for the knee at 1, of `smooth_l1` itself."""
+
     def huber(u, knee):
         inside = abs(u) <= knee
         return 0.5 * u**2 if inside else knee * abs(u) - 0.5 * knee**2
@@ -91,6 +96,7 @@ def test_grey_mass(agree):
 def test_continuous_bernoulli_mean(agree):
     """Adaptive quadrature of both moments."""
     for lam in (0.02, 0.3, 0.49, 0.8, 0.99):
+
         def density(x, lam=lam):
             return lam**x * (1 - lam) ** (1 - x)
 
@@ -112,15 +118,19 @@ def test_region_optimum(agree):
     """Search for the minimum of `region_weighted_loss`, for cross-entropy and squared error."""
     for share, white, black in ((0.5, 2.0, 1.0), (0.3, 1.0, 3.0), (0.1, 5.0, 0.5)):
         for pixel_loss in (bernoulli_nll, smooth_l1):
+
             def loss(x_hat, share=share, weights=(white, black), pixel_loss=pixel_loss):
                 of_white, of_black = (
                     region_weighted_loss(
-                        pixel(x_hat), pixel(x), 0.5, *weights, pixel_loss=pixel_loss).item()
-                    for x in (1.0, 0.0))
+                        pixel(x_hat), pixel(x), 0.5, *weights, pixel_loss=pixel_loss
+                    ).item()
+                    for x in (1.0, 0.0)
+                )
                 return share * of_white + (1 - share) * of_black
 
             found = optimize.minimize_scalar(
-                loss, bounds=(1e-3, 1 - 1e-3), method="bounded", options={"xatol": 1e-9})
+                loss, bounds=(1e-3, 1 - 1e-3), method="bounded", options={"xatol": 1e-9}
+            )
             agree(white * share / (white * share + black * (1 - share)), found.x, 1e-5)
 
 
@@ -134,7 +144,8 @@ def test_collapse(agree):
             return -WEIGHT @ stats.norm.logpdf(x, 0, np.sqrt(a**2 + s2))
 
         found = optimize.minimize_scalar(
-            cost, bounds=(0, 3), method="bounded", options={"xatol": 1e-9})
+            cost, bounds=(0, 3), method="bounded", options={"xatol": 1e-9}
+        )
         agree(max(0.0, v - s2), found.x**2, 1e-4)
 
 

@@ -43,6 +43,7 @@ def test_never_drawn(agree):
 def test_half_forgotten(agree):
     """The true divergence by quadrature, the reported one by the code."""
     for mu, s in ((0.0, -2.0), (0.7, -0.5), (-1.2, 0.3)):
+
         def integrand(z):
             log_q = stats.norm.logpdf(z, mu, np.exp(s))
             return np.exp(log_q) * (log_q - stats.norm.logpdf(z))

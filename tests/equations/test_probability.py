@@ -13,8 +13,10 @@ normal = stats.norm.pdf
 def joint(size_x, size_y, seed=0):
     """A table of joint probabilities in exact fractions: a dict (x, y) -> p."""
     counts = np.random.default_rng(seed).integers(1, 20, size_x * size_y).tolist()
-    return {xy: Fraction(count, sum(counts))
-            for xy, count in zip(product(range(size_x), range(size_y)), counts, strict=True)}
+    return {
+        xy: Fraction(count, sum(counts))
+        for xy, count in zip(product(range(size_x), range(size_y)), counts, strict=True)
+    }
 
 
 VALUES = {Fraction(-2): Fraction(1, 6), Fraction(1, 3): Fraction(1, 2), Fraction(5): Fraction(1, 3)}
@@ -67,8 +69,10 @@ def test_covariance_map(agree):
 @pytest.mark.checks("eq-change-line", "density after a function of one variable")
 def test_change_line(agree):
     """Its integral over intervals, against the probability of the interval it comes from."""
-    for g, slope, inverse in ((np.sinh, np.cosh, np.arcsinh),
-                              (lambda x: np.exp(-x), lambda x: -np.exp(-x), lambda y: -np.log(y))):
+    for g, slope, inverse in (
+        (np.sinh, np.cosh, np.arcsinh),
+        (lambda x: np.exp(-x), lambda x: -np.exp(-x), lambda y: -np.log(y)),
+    ):
         for low, high in ((-0.4, 0.3), (0.5, 2.0)):
             ends = sorted((g(low), g(high)))
             area = quad(lambda y, s=slope, i=inverse: normal(i(y)) / abs(s(i(y))), *ends)[0]
@@ -78,12 +82,14 @@ def test_change_line(agree):
 @pytest.mark.checks("eq-change-space", "density after a function of several variables")
 def test_change_space(agree):
     """Polar coordinates with a Jacobian by finite differences: Rayleigh's density of the radius."""
+
     def polar(x):
         return np.array([np.hypot(*x), np.arctan2(x[1], x[0])])
 
     for x in np.array([[0.3, 0.8], [-1.5, 0.4], [2.0, -1.0]]):
         jacobian = np.stack(
-            [(polar(x + e) - polar(x - e)) / 2e-5 for e in 1e-5 * np.eye(2)], axis=1)
+            [(polar(x + e) - polar(x - e)) / 2e-5 for e in 1e-5 * np.eye(2)], axis=1
+        )
         formula = normal(x[0]) * normal(x[1]) / abs(np.linalg.det(jacobian))
         agree(formula, stats.rayleigh.pdf(np.hypot(*x)) / (2 * np.pi), 1e-9)
 
@@ -92,8 +98,9 @@ def test_change_space(agree):
 def test_normal_integral(agree):
     """SymPy's integral."""
     x = sympy.Symbol("x", real=True)
-    agree.exactly(sympy.integrate(sympy.exp(-(x**2) / 2), (x, -sympy.oo, sympy.oo)),
-                  sympy.sqrt(2 * sympy.pi))
+    agree.exactly(
+        sympy.integrate(sympy.exp(-(x**2) / 2), (x, -sympy.oo, sympy.oo)), sympy.sqrt(2 * sympy.pi)
+    )
 
 
 def moments(density, low, high):
@@ -108,6 +115,7 @@ def moments(density, low, high):
 def test_normal_moments(agree):
     """Integrals of the density by adaptive quadrature."""
     for mu, var in ((0.7, 2.0), (-3.0, 0.25)):
+
         def density(x, mu=mu, var=var):
             return np.exp(-((x - mu) ** 2) / (2 * var)) / np.sqrt(2 * np.pi * var)
 
@@ -135,8 +143,9 @@ def test_normal_map(agree):
 def test_normal_sum(agree):
     """The convolution of the two densities by adaptive quadrature, at seven points."""
     for z in np.linspace(-3, 6, 7):
-        convolution = quad(lambda x, z=z: normal(x, 1.0, 0.8) * normal(z - x, -0.5, 1.5),
-                           -10, 12, epsabs=1e-13)[0]
+        convolution = quad(
+            lambda x, z=z: normal(x, 1.0, 0.8) * normal(z - x, -0.5, 1.5), -10, 12, epsabs=1e-13
+        )[0]
         agree(convolution, normal(z, 0.5, np.sqrt(0.8**2 + 1.5**2)), 1e-10)
 
 
@@ -154,6 +163,7 @@ PAIRS = [((-1.0, 2.0), (2.0, 1.0)), ((0.5, 0.3), (0.2, 0.9))]
 def test_normal_product(agree):
     """Mean and variance of the product by adaptive quadrature, and its shape at nine points."""
     for (m1, s1), (m2, s2) in PAIRS:
+
         def both(x, m1=m1, s1=s1, m2=m2, s2=s2):
             return normal(x, m1, s1) * normal(x, m2, s2)
 
@@ -170,7 +180,8 @@ def test_normal_product_factor(agree):
     """The integral of the product by adaptive quadrature."""
     for (m1, s1), (m2, s2) in PAIRS:
         integral = moments(
-            lambda x, p=(m1, s1), q=(m2, s2): normal(x, *p) * normal(x, *q), -12, 12)[0]
+            lambda x, p=(m1, s1), q=(m2, s2): normal(x, *p) * normal(x, *q), -12, 12
+        )[0]
         agree(integral, normal(m1, m2, np.sqrt(s1**2 + s2**2)), 1e-10)
 
 
@@ -214,8 +225,13 @@ M, V, A, B, S = 0.4, 1.7, -0.6, 0.3, 0.5  # x ~ N(m, v) and y = a x + b + s eps
 def test_linear_marginal(agree):
     """The integral over $x$ by adaptive quadrature, at seven values of $y$."""
     for y in np.linspace(-3, 3, 7):
-        integral = quad(lambda x, y=y: normal(x, M, np.sqrt(V)) * normal(y, A * x + B, S),
-                        -14, 14, epsabs=1e-13, limit=200)[0]
+        integral = quad(
+            lambda x, y=y: normal(x, M, np.sqrt(V)) * normal(y, A * x + B, S),
+            -14,
+            14,
+            epsabs=1e-13,
+            limit=200,
+        )[0]
         agree(integral, normal(y, A * M + B, np.sqrt(A**2 * V + S**2)), 1e-10)
 
 
@@ -225,7 +241,8 @@ def test_linear_posterior(agree):
     for y in (-2.0, 0.0, 0.3, 1.5):
         w = 1 / (1 / V + A**2 / S**2)
         _, middle, spread = moments(
-            lambda x, y=y: normal(x, M, np.sqrt(V)) * normal(y, A * x + B, S), -14, 14)
+            lambda x, y=y: normal(x, M, np.sqrt(V)) * normal(y, A * x + B, S), -14, 14
+        )
         agree([middle, spread], [w * (M / V + A * (y - B) / S**2), w], 1e-9)
 
 
@@ -246,8 +263,9 @@ def test_joint_square(agree):
     shift, rest = np.linalg.inv(l_aa) @ l_ab, l_bb - l_ab.T @ np.linalg.inv(l_aa) @ l_ab
     for d in np.random.default_rng(1).standard_normal((20, 4)):
         moved = d[a] + shift @ d[b]
-        agree(-0.5 * moved @ l_aa @ moved - 0.5 * d[b] @ rest @ d[b], -0.5 * d @ precision @ d,
-              1e-10)
+        agree(
+            -0.5 * moved @ l_aa @ moved - 0.5 * d[b] @ rest @ d[b], -0.5 * d @ precision @ d, 1e-10
+        )
 
 
 @pytest.mark.checks("eq-normal-marginal", "marginal of a normal vector")
@@ -269,8 +287,12 @@ def test_normal_conditional(agree):
     for x_b in ([0.0, 0.5], [1.0, -1.0]):
         gain = sigma[a, b] @ np.linalg.inv(sigma[b, b])
         centre, spread = mu[a] + gain @ (x_b - mu[b]), sigma[a, a] - gain @ sigma[b, a]
-        got = plane_moments(lambda x_a, x_b=x_b: stats.multivariate_normal(mu, sigma).logpdf(
-            np.hstack([x_a, np.tile(x_b, (len(x_a), 1))])), half=12.0)
+        got = plane_moments(
+            lambda x_a, x_b=x_b: stats.multivariate_normal(mu, sigma).logpdf(
+                np.hstack([x_a, np.tile(x_b, (len(x_a), 1))])
+            ),
+            half=12.0,
+        )
         agree(got[0], centre, 1e-7)
         agree(got[1], spread, 1e-7)
 
@@ -303,6 +325,7 @@ def test_standard_error(agree):
 @pytest.mark.checks("eq-sample-variance", "variance estimated from draws")
 def test_sample_variance(agree):
     """Its expectation over every outcome of three draws, in exact fractions."""
+
     def estimate(values):
         middle = sum(values) / 3
         return sum((value - middle) ** 2 for value in values) / 2

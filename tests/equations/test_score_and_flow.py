@@ -35,8 +35,11 @@ def density(x, signal, noise):
 
 def posterior_mean(f, x, signal, noise):
     """The mean of f(x_0, epsilon) given x, by quadrature over x_0."""
-    return integral(lambda x_0: f(x_0, (x - signal * x_0) / noise) * clean(x_0)
-                    * stats.norm.pdf(x, signal * x_0, noise)) / density(x, signal, noise)
+    return integral(
+        lambda x_0: (
+            f(x_0, (x - signal * x_0) / noise) * clean(x_0) * stats.norm.pdf(x, signal * x_0, noise)
+        )
+    ) / density(x, signal, noise)
 
 
 def slope(f, x, step=1e-4):
@@ -110,7 +113,8 @@ def test_score_noise(agree):
             start = posterior_mean(lambda x_0, e: x_0, x, signal, noise)
             pixels = [paddle.full([1, 1, 1, 1], value, "float64") for value in (x, start)]
             predicted = diffusion.predict_noise_from_start(
-                pixels[0], paddle.to_tensor([t]), pixels[1]).item()
+                pixels[0], paddle.to_tensor([t]), pixels[1]
+            ).item()
             agree(-predicted / noise, score(x, signal, noise), 1e-5)
 
 
@@ -229,11 +233,13 @@ def test_reverse_mean(agree):
 @pytest.mark.checks("eq-flow-rescaled", "probability flow in the coordinates of DDIM")
 def test_flow_rescaled(agree):
     """The path of a quantile, found by root search, and the mean noise by quadrature."""
+
     def path(tau, share):
         return brentq(lambda x: mixture(x, tau, stats.norm.cdf) - share, -9, 9, xtol=1e-14)
 
     for tau in TAUS:
         for share in (0.1, 0.55, 0.9):
+
             def scaled(u):
                 return path(u, share) / scales(u)[0]
 
@@ -324,13 +330,23 @@ def test_tweedie_normal(agree):
     deviation = 0.7
     for a in (0.05, 0.4, 0.95):
         for x in POINTS:
+
             def weight(x_0, power=0):
                 kernel = stats.norm.pdf(x, np.sqrt(a) * x_0, np.sqrt(1 - a))
                 return x_0**power * stats.norm.pdf(x_0, 0, deviation) * kernel
 
-            mass, first = (quad(weight, -6, 6, args=(k,), epsabs=1e-14, limit=200,
-                                points=[x / np.sqrt(a)] if abs(x / np.sqrt(a)) < 6 else None)[0]
-                           for k in (0, 1))
+            mass, first = (
+                quad(
+                    weight,
+                    -6,
+                    6,
+                    args=(k,),
+                    epsabs=1e-14,
+                    limit=200,
+                    points=[x / np.sqrt(a)] if abs(x / np.sqrt(a)) < 6 else None,
+                )[0]
+                for k in (0, 1)
+            )
             slope_ = np.sqrt(a) * deviation**2 / (a * deviation**2 + 1 - a)
             agree(first / mass, slope_ * x, 1e-8)
 
@@ -340,6 +356,8 @@ def test_remix(agree):
     """The step with the mean velocity, noise and clean number, each by its own quadrature."""
     for tau, h in ((0.9, 0.3), (0.5, 0.1), (0.2, 0.2)):
         for x in POINTS:
-            u, noise, start = (posterior_mean(f, x, 1 - tau, tau) for f in (
-                lambda x_0, e: e - x_0, lambda x_0, e: e, lambda x_0, e: x_0))
+            u, noise, start = (
+                posterior_mean(f, x, 1 - tau, tau)
+                for f in (lambda x_0, e: e - x_0, lambda x_0, e: e, lambda x_0, e: x_0)
+            )
             agree(x - h * u, (1 - tau + h) * start + (tau - h) * noise, 1e-8)

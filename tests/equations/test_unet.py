@@ -12,8 +12,7 @@ def test_receptive_field(agree):
     layers = [(3, 1), (3, 2), (5, 1), (3, 2), (3, 1)]  # kernel and stride
     network, field, apart = nn.Sequential(), 1, 1
     for i, (kernel, stride) in enumerate(layers):
-        network.add_sublayer(
-            str(i), nn.Conv2D(1, 1, kernel, stride=stride, padding=kernel // 2))
+        network.add_sublayer(str(i), nn.Conv2D(1, 1, kernel, stride=stride, padding=kernel // 2))
         field, apart = field + (kernel - 1) * apart, apart * stride
         x = paddle.randn([1, 1, 96, 96])
         x.stop_gradient = False
@@ -51,8 +50,13 @@ def test_time_shift(agree):
     now = timestep_embedding(paddle.to_tensor(t), 48).numpy().astype(float)
     for d in (1, 17, 300):
         sin, cos = now[:, :24], now[:, 24:]
-        turned = np.concatenate([np.cos(omega * d) * sin + np.sin(omega * d) * cos,
-                                 np.cos(omega * d) * cos - np.sin(omega * d) * sin], axis=1)
+        turned = np.concatenate(
+            [
+                np.cos(omega * d) * sin + np.sin(omega * d) * cos,
+                np.cos(omega * d) * cos - np.sin(omega * d) * sin,
+            ],
+            axis=1,
+        )
         agree(timestep_embedding(paddle.to_tensor(t + d), 48), turned, 1e-3)
 
 

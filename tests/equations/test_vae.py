@@ -17,15 +17,13 @@ def column(values):
 def expectation(f, mean, deviation):
     """The expectation of f(z) under N(mean, deviation^2), by adaptive quadrature."""
     low, high = mean - 12 * deviation, mean + 12 * deviation
-    weighted = quad(
-        lambda z: f(z) * normal(z, mean, deviation), low, high, epsabs=1e-12, limit=200)
+    weighted = quad(lambda z: f(z) * normal(z, mean, deviation), low, high, epsabs=1e-12, limit=200)
     return weighted[0]
 
 
 def log_evidence(log_likelihood):
     """log p(x) for a code with the prior N(0, 1), by adaptive quadrature."""
-    evidence = quad(
-        lambda z: np.exp(log_likelihood(z)) * normal(z), -12, 12, epsabs=1e-13)[0]
+    evidence = quad(lambda z: np.exp(log_likelihood(z)) * normal(z), -12, 12, epsabs=1e-13)[0]
     return np.log(evidence)
 
 
@@ -33,7 +31,8 @@ def bound(log_likelihood, mean, deviation):
     """The ELBO for q = N(mean, deviation^2), by adaptive quadrature."""
     reconstruction = expectation(log_likelihood, mean, deviation)
     divergence = expectation(
-        lambda z: log_normal(z, mean, deviation) - log_normal(z), mean, deviation)
+        lambda z: log_normal(z, mean, deviation) - log_normal(z), mean, deviation
+    )
     return reconstruction - divergence
 
 
@@ -67,8 +66,11 @@ def test_elbo(agree):
     # x | z ~ N(2 z + 1, 0.5^2): evidence N(1, 4.25), posterior precision 1 + 4 / 0.25
     x, precision = 2.2, 17.0
     posterior = 2 * (x - 1) / 0.25 / precision, precision**-0.5
-    agree(bound(lambda z: log_normal(x, 2 * z + 1, 0.5), *posterior),
-          log_normal(x, 1, np.sqrt(4.25)), 1e-9)
+    agree(
+        bound(lambda z: log_normal(x, 2 * z + 1, 0.5), *posterior),
+        log_normal(x, 1, np.sqrt(4.25)),
+        1e-9,
+    )
 
 
 @pytest.mark.checks("eq-elbo-gap", "gap between the evidence and its bound")
@@ -77,9 +79,12 @@ def test_elbo_gap(agree):
     evidence = log_evidence(bent)
     for mean, deviation in ENCODERS:
         gap = expectation(
-            lambda z, m=mean, d=deviation:
-                log_normal(z, m, d) - (bent(z) + log_normal(z) - evidence),
-            mean, deviation)
+            lambda z, m=mean, d=deviation: (
+                log_normal(z, m, d) - (bent(z) + log_normal(z) - evidence)
+            ),
+            mean,
+            deviation,
+        )
         agree(bound(bent, mean, deviation), evidence - gap, 1e-9)
 
 
@@ -90,6 +95,7 @@ LINEAR = (1.5, 0.2, 0.8, 1.7), (-0.7, 0.0, 1.2, 0.4)  # a, b, s and x
 def test_linear_exact(agree):
     """Evidence, posterior mean and posterior variance by adaptive quadrature."""
     for a, b, s, x in LINEAR:
+
         def moment(power, a=a, b=b, s=s, x=x):
             def joint(z):
                 return z**power * normal(x, a * z + b, s) * normal(z)
@@ -107,13 +113,16 @@ def test_linear_exact(agree):
 def test_elbo_linear(agree):
     """Both expectations of the bound by adaptive quadrature, for four encoders."""
     for a, b, s, x in LINEAR:
+
         def log_likelihood(z, a=a, b=b, s=s, x=x):
             return log_normal(x, a * z + b, s)
 
         for m, d in ENCODERS:
-            formula = (-0.5 * np.log(2 * np.pi * s**2)
-                       - ((x - b - a * m) ** 2 + a**2 * d**2) / (2 * s**2)
-                       - 0.5 * (d**2 + m**2 - 1 - np.log(d**2)))
+            formula = (
+                -0.5 * np.log(2 * np.pi * s**2)
+                - ((x - b - a * m) ** 2 + a**2 * d**2) / (2 * s**2)
+                - 0.5 * (d**2 + m**2 - 1 - np.log(d**2))
+            )
             agree(formula, bound(log_likelihood, m, d), 1e-8)
 
 
@@ -150,6 +159,7 @@ def test_reparameterize(agree):
 def test_pathwise_gradient(agree):
     r"""Finite differences of $\E[f(z)]$, itself by quadrature."""
     for mu, sigma in ((0.3, 0.7), (-1.0, 1.3)):
+
         def slope_of_f(e, m=mu, s=sigma):
             return 2 * np.cos(2 * (m + s * e)) + 0.6 * (m + s * e) ** 2
 
@@ -161,6 +171,7 @@ def test_pathwise_gradient(agree):
 def test_pathwise_sigma(agree):
     r"""Finite differences of $\E[f(z)]$, itself by quadrature."""
     for mu, sigma in ((0.3, 0.7), (-1.0, 1.3)):
+
         def noise_times_slope(e, m=mu, s=sigma):
             return e * (2 * np.cos(2 * (m + s * e)) + 0.6 * (m + s * e) ** 2)
 

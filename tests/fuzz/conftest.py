@@ -18,8 +18,9 @@ MEMORY = 2**28  # bytes that one case may add to the process
 
 _common = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 settings.register_profile("short", **_common, max_examples=40, derandomize=True, database=None)
-settings.register_profile("fuzz", **_common, max_examples=int(os.environ.get("CASES") or 10_000),
-                          print_blob=True)
+settings.register_profile(
+    "fuzz", **_common, max_examples=int(os.environ.get("CASES") or 10_000), print_blob=True
+)
 settings.load_profile("short")  # make fuzz asks for the other
 
 _watched = None  # the folder that the present case may write into
@@ -39,8 +40,15 @@ def _watch(event, arguments):
         target = arguments[0 if event == "os.mkdir" else 1]
         if not _inside(target):
             _offences.append(f"{event} {target}")
-    elif event in ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork",
-                   "pickle.find_class", "socket.connect"):
+    elif event in (
+        "subprocess.Popen",
+        "os.system",
+        "os.exec",
+        "os.posix_spawn",
+        "os.fork",
+        "pickle.find_class",
+        "socket.connect",
+    ):
         _offences.append(f"{event} {arguments}")
 
 

@@ -2,8 +2,15 @@
 
 from hypothesis import strategies as st
 
-NUMBERS = [b"\0" * 4, b"\xff" * 4, b"\xff" * 8, b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f",
-           b"\0\0\0\x80", b"\x01\0\0\0"]
+NUMBERS = [
+    b"\0" * 4,
+    b"\xff" * 4,
+    b"\xff" * 8,
+    b"\x7f\xff\xff\xff",
+    b"\xff\xff\xff\x7f",
+    b"\0\0\0\x80",
+    b"\x01\0\0\0",
+]
 
 
 @st.composite

@@ -28,11 +28,17 @@ CONTENT = checkpoint.pack(ARRAYS, ABOUT)
 LENGTH = 8 + int.from_bytes(CONTENT[:8], "little")
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
     | st.sampled_from([10**9, 2**63, -1, 0, 1, 1e400, "F32", "I64", "UNet", "VAE"]),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner,
-                                                                max_size=4),
-    max_leaves=6)
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
+    ),
+    max_leaves=6,
+)
 
 
 def raw(header, rest=b""):
@@ -99,13 +105,21 @@ PROCESS = GaussianDiffusion(linear_beta_schedule(20))
 def model_files():
     """What `saved.save` writes: name -> arrays and what is told about them."""
     paddle.seed(0)
-    models = [build(AutoEncoder, in_channels=1),
-              build(VAE, image_shape=(1, 8, 8), hidden=(16,), latent_dim=3),
-              build(UNet, channels=1, width=8)]
+    models = [
+        build(AutoEncoder, in_channels=1),
+        build(VAE, image_shape=(1, 8, 8), hidden=(16,), latent_dim=3),
+        build(UNet, channels=1, width=8),
+    ]
     for model in models:
         arrays = {f"model.{k}": v.numpy() for k, v in model.state_dict().items()}
-        about = {"data": "digits", "size": 8, "channels": 1, "classes": None,
-                 "network": type(model).__name__, "arguments": model.arguments}
+        about = {
+            "data": "digits",
+            "size": 8,
+            "channels": 1,
+            "classes": None,
+            "network": type(model).__name__,
+            "arguments": model.arguments,
+        }
         if isinstance(model, UNet):
             arrays["diffusion.betas"] = PROCESS.betas
             about |= {"timesteps": 20, "prediction": "v"}
@@ -123,7 +137,8 @@ def test_a_model(watched, tmp_path, draw):
     place = about["arguments"] if draw.draw(st.booleans()) else about
     keys = ["hidden", "latent_dim", "classes", "image_shape", "width", "channels"]
     place[draw.draw(st.sampled_from(sorted(place) + keys))] = draw.draw(
-        JSON | st.sampled_from([[8] * 300_000, [1] * 20, "8" * 9, 10**12, 2**14]))
+        JSON | st.sampled_from([[8] * 300_000, [1] * 20, "8" * 9, 10**12, 2**14])
+    )
     content = checkpoint.pack(arrays, about)
     (tmp_path / "file").write_bytes(content)
     with watched():
@@ -164,8 +179,11 @@ def test_a_running_training(watched, tmp_path, draw):
     about = {"recipe": "r", "settings": {}, "step": 5, "updates": 0}
     about[draw.draw(st.sampled_from(sorted(about)))] = draw.draw(JSON)
     text = NESTED if draw.draw(st.integers(0, 20)) == 7 else json.dumps(about)
-    metadata = {"format": checkpoint.FORMAT, "about": text,
-                "checksum": checkpoint._checksum(ARRAYS, text)}
+    metadata = {
+        "format": checkpoint.FORMAT,
+        "about": text,
+        "checksum": checkpoint._checksum(ARRAYS, text),
+    }
     content = checkpoint.safetensors.numpy.save(ARRAYS, metadata)
     (tmp_path / "file").write_bytes(content)
     keeper = keep.Keeper(tmp_path / "file", Run(), "r", how_to_go_on="", strict=True)

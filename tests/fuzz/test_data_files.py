@@ -25,8 +25,11 @@ def idx(array):
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 28, 28), np.uint8)
 LABELS = np.array([3, 1, 4], np.uint8)
-MNIST = {f"{part}-{kind}": idx(array) for part in ("train", "t10k")
-         for kind, array in {"images-idx3-ubyte": IMAGES, "labels-idx1-ubyte": LABELS}.items()}
+MNIST = {
+    f"{part}-{kind}": idx(array)
+    for part in ("train", "t10k")
+    for kind, array in {"images-idx3-ubyte": IMAGES, "labels-idx1-ubyte": LABELS}.items()
+}
 
 
 @given(edited(idx(IMAGES[:, :2, :2].copy())))
@@ -78,7 +81,8 @@ def test_gzip(watched, mnist, draw):
 
 ROWS = [(suite, 1, code) for suite in (4, 5, 10) for code in (1, 8)]
 TABLE = "suite_id,sample_id,code,value,character\n" + "".join(
-    f"{suite},{sample},{code},0,x\n" for suite, sample, code in ROWS)
+    f"{suite},{sample},{code},0,x\n" for suite, sample, code in ROWS
+)
 
 
 def jpeg(row):
@@ -118,14 +122,17 @@ def hanzi(tmp_path, monkeypatch):
         finally:
             for file in (tmp_path / "cache").rglob("*.pixels"):
                 file.unlink()
-        return [{(image.tobytes(), label) for image, label in zip(s.images, s.labels)}
-                for s in splits]
+        return [
+            {(image.tobytes(), label) for image, label in zip(s.images, s.labels)} for s in splits
+        ]
 
     return load
 
 
-ARCHIVES = [zipped(FILES.items(), method) for method in (
-    zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)]
+ARCHIVES = [
+    zipped(FILES.items(), method)
+    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+]
 
 
 @given(content=st.sampled_from(ARCHIVES).flatmap(edited))
@@ -136,10 +143,24 @@ def test_zip(watched, hanzi, content):
     assert found in (None, good)
 
 
-NAMES = st.sampled_from([
-    "../outside", "../../outside", "/outside", "C:\\outside", "data/../../outside", "..\\outside",
-    "//host/outside", "data/data/", "chinese_mnist.csv/", "a" * 60_000, "零", "nul\0nul", ".",
-    *FILES]) | st.text(max_size=20)
+NAMES = st.sampled_from(
+    [
+        "../outside",
+        "../../outside",
+        "/outside",
+        "C:\\outside",
+        "data/../../outside",
+        "..\\outside",
+        "//host/outside",
+        "data/data/",
+        "chinese_mnist.csv/",
+        "a" * 60_000,
+        "零",
+        "nul\0nul",
+        ".",
+        *FILES,
+    ]
+) | st.text(max_size=20)
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")

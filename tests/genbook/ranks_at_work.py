@@ -45,8 +45,12 @@ class Normalised(nn.Layer):
 
     def __init__(self):
         super().__init__()
-        self.body = nn.Sequential(nn.Conv2D(1, 4, 3, padding=1), nn.BatchNorm2D(4), nn.ReLU(),
-                                  nn.Conv2D(4, 1, 3, padding=1))
+        self.body = nn.Sequential(
+            nn.Conv2D(1, 4, 3, padding=1),
+            nn.BatchNorm2D(4),
+            nn.ReLU(),
+            nn.Conv2D(4, 1, 3, padding=1),
+        )
 
     def forward(self, x):
         return self.body(x)
@@ -95,8 +99,14 @@ def averaged():
     """The weights, averages and history of a training with running statistics."""
     paddle.seed(0)
     model = Normalised()
-    history = train.fit(model, lambda m, x: (m(x + paddle.randn(x.shape)) - x).square().mean(),
-                        IMAGES, steps=STEPS, batch_size=BATCH, ema=0.9)
+    history = train.fit(
+        model,
+        lambda m, x: (m(x + paddle.randn(x.shape)) - x).square().mean(),
+        IMAGES,
+        steps=STEPS,
+        batch_size=BATCH,
+        ema=0.9,
+    )
     return {**{k: v.numpy() for k, v in model.state_dict().items()}, "loss": history["loss"]}
 
 
@@ -119,8 +129,9 @@ def main():
     Job("vae", steps=400, batch_size=32, out=folder / "undisturbed").run()
     try:  # last, because it ends the connection
         out["said"] = np.array("nothing")
-        train.fit(Normalised(), lambda m, x: m(x).mean(), IMAGES + ranks.rank(), steps=1,
-                  batch_size=8)
+        train.fit(
+            Normalised(), lambda m, x: m(x).mean(), IMAGES + ranks.rank(), steps=1, batch_size=8
+        )
     except (train.TrainingError, ranks.LostRankError) as error:
         out["said"] = np.array(str(error))
     np.savez(folder / f"{ranks.rank()}.npz", **out)

@@ -18,10 +18,17 @@ def test_layers_are_those_of_the_lab_sheet(model):
     stage = ["Conv2D", "ReLU", "BatchNorm2D", "MaxPool2D"]
     assert [name for name, *_ in described(model.encoder)] == stage * 2
     assert [name for name, *_ in described(model.decoder)] == [
-        "Conv2DTranspose", "ReLU", "BatchNorm2D", "Conv2DTranspose", "Sigmoid",
+        "Conv2DTranspose",
+        "ReLU",
+        "BatchNorm2D",
+        "Conv2DTranspose",
+        "Sigmoid",
     ]
-    weights = [layer.weight.shape for layer in [*model.encoder, *model.decoder]
-               if "Conv" in type(layer).__name__]
+    weights = [
+        layer.weight.shape
+        for layer in [*model.encoder, *model.decoder]
+        if "Conv" in type(layer).__name__
+    ]
     assert weights == [[16, 3, 3, 3], [32, 16, 3, 3], [32, 16, 2, 2], [16, 3, 2, 2]]
 
 
@@ -49,8 +56,9 @@ def test_convolution_at_a_corner_by_hand(model):
     weight, bias = model.encoder[0].weight.numpy(), model.encoder[0].bias.numpy()
     corner = x.numpy()[0, :, :2, :2]  # the padding of zeros takes the kernel's first row and column
     by_hand = (weight[:, :, 1:, 1:] * corner).sum(axis=(1, 2, 3)) + bias
-    np.testing.assert_allclose(model.encoder[0](x).numpy()[0, :, 0, 0], by_hand, rtol=1e-4,
-                               atol=1e-6)
+    np.testing.assert_allclose(
+        model.encoder[0](x).numpy()[0, :, 0, 0], by_hand, rtol=1e-4, atol=1e-6
+    )
 
 
 def test_sides_that_pooling_would_cut_are_refused(model):

@@ -99,7 +99,8 @@ class OtherDiffusion(diffusion.GaussianDiffusion):
     def q_sample(self, clean, step, eps=None):
         eps = paddle.randn(clean.shape) if eps is None else eps
         rows = [
-            float(np.sqrt(self.alphas_cumprod[s])) * x + float(np.sqrt(1 - self.alphas_cumprod[s])) * e
+            float(np.sqrt(self.alphas_cumprod[s])) * x
+            + float(np.sqrt(1 - self.alphas_cumprod[s])) * e
             for x, s, e in zip(clean, step.tolist(), eps)
         ]
         return paddle.stack(rows)
@@ -145,8 +146,10 @@ ENCODER_MISTAKES = {
     "is padding=1 missing?": ("nn.Conv2D(16, 32, 3, stride=1, padding=1)", "nn.Conv2D(16, 32, 3)"),
     "with in_channels=1": (FIRST_CONV, "nn.Conv2D(3, 16, 3, padding=1)"),
     "gives 48 channels, expected 32": (
-        ("nn.Conv2D(16, 32, 3, stride=1, padding=1),  # [N, 32, H/2, W/2]\n            nn.ReLU(),"
-         "\n            nn.BatchNorm2D(32),"),
+        (
+            "nn.Conv2D(16, 32, 3, stride=1, padding=1),  # [N, 32, H/2, W/2]\n            nn.ReLU(),"
+            "\n            nn.BatchNorm2D(32),"
+        ),
         "nn.Conv2D(16, 48, 3, padding=1), nn.ReLU(), nn.BatchNorm2D(48),",
     ),
     "the encoder gives the shape": (POOL.format(32, 4, 4), POOL.format(32, 4, 4) + "nn.Flatten(),"),
@@ -428,6 +431,7 @@ def test_samples_that_look_like_images():
 
 # --- the improved VAE ---------------------------------------------------------------------------
 
+
 class OneBright:
     """Judges images of one row of K pixels: the brightest is the class, its brightness how sure."""
 
@@ -466,7 +470,9 @@ def score(decode):
     return score_samples(decode, 2, OneBright(), TRAINING, REAL, seed=3)
 
 
-@pytest.mark.parametrize("legible, most", [(0.1, 0), (0.17, 2), (0.22, 4), (0.27, 6), (0.33, 8), (0.4, 10)])
+@pytest.mark.parametrize(
+    "legible, most", [(0.1, 0), (0.17, 2), (0.22, 4), (0.27, 6), (0.33, 8), (0.4, 10)]
+)
 def test_points_follow_the_legibility_as_a_share_of_that_of_real_images(legible, most, monkeypatch):
     monkeypatch.setattr("genbook.check.samples.MAX_COPIES", 1.0)
     found = score(decoder(legible))
@@ -483,7 +489,10 @@ def test_samples_that_get_no_points():
         (lambda z: decoder(0.5)(z) * float("nan"), "images are in"),
         (lambda z: paddle.to_tensor(chance.random((len(z), 1, 1, 10), "float32")), "or on chance"),
         (decoder(0.5, classes=3), "some digits hardly occur"),
-        (lambda z: paddle.to_tensor(TRAINING[(z.numpy()[:, 0] * 1e5).astype(int) % 400]), "are copies"),
+        (
+            lambda z: paddle.to_tensor(TRAINING[(z.numpy()[:, 0] * 1e5).astype(int) % 400]),
+            "are copies",
+        ),
         (lambda z: None, "returns nothing"),
     ]:
         with pytest.raises(Wrong, match=says):
@@ -492,8 +501,11 @@ def test_samples_that_get_no_points():
 
 # --- as a student calls them --------------------------------------------------------------------
 
+
 def test_each_task_prints_what_is_right_and_wrong(capsys):
-    check.task1(edited(autoencoder, *DECODER_MISTAKES["sigmoid at its end, not Tanh"])["AutoEncoder"])
+    check.task1(
+        edited(autoencoder, *DECODER_MISTAKES["sigmoid at its end, not Tanh"])["AutoEncoder"]
+    )
     check.task2(vae.reparameterize, edited(vae, KL, KL + ".mean()")["gaussian_kl"])
     check.task3(edited(diffusion, "(t > 0)", "(t >= 0)")["GaussianDiffusion"])
     lines = capsys.readouterr().out.splitlines()
@@ -501,6 +513,10 @@ def test_each_task_prints_what_is_right_and_wrong(capsys):
         "encoder", "decoder", "reparameterize", "gaussian_kl",
         "q_sample", "q_posterior_mean_variance", "p_sample",
     ]  # fmt: skip
-    assert [line for line in lines if line.endswith(": right")] == [lines[0], *lines[2:6:2], lines[5]]
+    assert [line for line in lines if line.endswith(": right")] == [
+        lines[0],
+        *lines[2:6:2],
+        lines[5],
+    ]
     assert "Tanh" in lines[1] and "averaged over the batch" in lines[3]
     assert "noise was added at t = 0" in lines[6]

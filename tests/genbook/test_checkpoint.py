@@ -102,26 +102,38 @@ def entry(shape, end=48, dtype="F32"):
 META = {"__metadata__": {"format": checkpoint.FORMAT, "about": "{}", "checksum": ""}}
 
 
-@pytest.mark.parametrize("content", [
-    b"not a checkpoint at all",
-    struct.pack("<Q", 2**63) + b"{}",
-    struct.pack("<Q", 2**64 - 1) + b"{}",
-    raw(b"{}"), raw(b"[]"), raw(b"7"), raw(b"\xff\xfe"), raw(b"[" * 200_000), raw({"a": 1}),
-    raw({"__metadata__": 7}), raw({"__metadata__": {"format": checkpoint.FORMAT}}),
-    raw({"__metadata__": {**META["__metadata__"], "about": 3}}),
-    raw({"__metadata__": {**META["__metadata__"], "about": "[]"}}),
-    raw({**META, "a": entry([3, 4])}),
-    raw({**META, "a": entry([3, 4], end=2**62)}, bytes(48)),
-    raw({**META, "a": entry([2**40, 2**40])}, bytes(48)),
-    raw({**META, "a": entry([-3, -4])}, bytes(48)),
-    raw({**META, "a": entry([True, 12])}, bytes(48)),
-    raw({**META, "a": entry("12")}, bytes(48)),
-    raw({**META, "a": entry([12], dtype="F8")}, bytes(48)),
-    raw({**META, "a": entry([12]) | {"more": 1}}, bytes(48)),
-    raw({**META, "model.weight": entry([3, 4]), "model.count": entry([1], 8, "I64")}, bytes(56)),
-    raw({**META, **{f"history.{i}": entry([0], 0) for i in range(1_000_000)}}),
-    raw({**META, **{f"history.{i}": entry([0], 0) for i in range(10_000)}}),
-], ids=range(24))
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"not a checkpoint at all",
+        struct.pack("<Q", 2**63) + b"{}",
+        struct.pack("<Q", 2**64 - 1) + b"{}",
+        raw(b"{}"),
+        raw(b"[]"),
+        raw(b"7"),
+        raw(b"\xff\xfe"),
+        raw(b"[" * 200_000),
+        raw({"a": 1}),
+        raw({"__metadata__": 7}),
+        raw({"__metadata__": {"format": checkpoint.FORMAT}}),
+        raw({"__metadata__": {**META["__metadata__"], "about": 3}}),
+        raw({"__metadata__": {**META["__metadata__"], "about": "[]"}}),
+        raw({**META, "a": entry([3, 4])}),
+        raw({**META, "a": entry([3, 4], end=2**62)}, bytes(48)),
+        raw({**META, "a": entry([2**40, 2**40])}, bytes(48)),
+        raw({**META, "a": entry([-3, -4])}, bytes(48)),
+        raw({**META, "a": entry([True, 12])}, bytes(48)),
+        raw({**META, "a": entry("12")}, bytes(48)),
+        raw({**META, "a": entry([12], dtype="F8")}, bytes(48)),
+        raw({**META, "a": entry([12]) | {"more": 1}}, bytes(48)),
+        raw(
+            {**META, "model.weight": entry([3, 4]), "model.count": entry([1], 8, "I64")}, bytes(56)
+        ),
+        raw({**META, **{f"history.{i}": entry([0], 0) for i in range(1_000_000)}}),
+        raw({**META, **{f"history.{i}": entry([0], 0) for i in range(10_000)}}),
+    ],
+    ids=range(24),
+)
 def test_nonsense_is_refused_and_costs_little(file, content):
     file.write_bytes(content)
     tracemalloc.start()
@@ -133,20 +145,32 @@ def test_nonsense_is_refused_and_costs_little(file, content):
 
 
 def test_a_huge_file_is_refused_before_it_is_read(file):
-    header = raw({**META, "history.loss": entry([2**37], 2**40, "F64"),
-                  "model.weight": entry([3, 4]), "model.count": entry([1], 8, "I64")})
+    header = raw(
+        {
+            **META,
+            "history.loss": entry([2**37], 2**40, "F64"),
+            "model.weight": entry([3, 4]),
+            "model.count": entry([1], 8, "I64"),
+        }
+    )
     file.write_bytes(header)
     os.truncate(file, len(header) + 2**40 + 56)  # holes, which take no room on the disk
     with pytest.raises(CheckpointError, match="history"):
         read(file, LIKE)
 
 
-@pytest.mark.parametrize("like, word", [
-    ({**LIKE, "model.weight": "float32 [3, 5]"}, "model.weight should be float32 .3, 5. and is"),
-    ({**LIKE, "model.weight": "float64 [3, 4]"}, "should be float64 .3, 4. and is float32"),
-    ({**LIKE, "model.more": "float32 [1]"}, "model.more should be .* and is absent"),
-    ({"model.weight": "float32 [3, 4]"}, "model.count should be absent"),
-])
+@pytest.mark.parametrize(
+    "like, word",
+    [
+        (
+            {**LIKE, "model.weight": "float32 [3, 5]"},
+            "model.weight should be float32 .3, 5. and is",
+        ),
+        ({**LIKE, "model.weight": "float64 [3, 4]"}, "should be float64 .3, 4. and is float32"),
+        ({**LIKE, "model.more": "float32 [1]"}, "model.more should be .* and is absent"),
+        ({"model.weight": "float32 [3, 4]"}, "model.count should be absent"),
+    ],
+)
 def test_a_checkpoint_of_another_model_is_refused(file, like, word):
     with pytest.raises(CheckpointError, match=f"some.safetensors is of another model: .*{word}"):
         read(file, like)
@@ -183,8 +207,10 @@ def test_weights_of_another_model_are_refused():
         return {k: v.numpy() for k, v in model.state_dict().items()}
 
     with pytest.raises(CheckpointError, match="1.bias"):
-        load_weights(nn.Sequential(nn.Linear(1, 2), nn.Linear(2, 3)),
-                     weights(nn.Sequential(nn.Linear(1, 2), nn.Linear(2, 4))))
+        load_weights(
+            nn.Sequential(nn.Linear(1, 2), nn.Linear(2, 3)),
+            weights(nn.Sequential(nn.Linear(1, 2), nn.Linear(2, 4))),
+        )
     with pytest.raises(CheckpointError, match="absent"):
         load_weights(nn.Linear(1, 1), {"weight": np.zeros((1, 1), "float32")})
 
@@ -199,8 +225,9 @@ class Small(nn.Layer):
 
     def __init__(self):
         super().__init__()
-        self.body = nn.Sequential(nn.Flatten(), nn.Linear(16, 6), nn.BatchNorm1D(6),
-                                  nn.Dropout(0.2), nn.Linear(6, 16))
+        self.body = nn.Sequential(
+            nn.Flatten(), nn.Linear(16, 6), nn.BatchNorm1D(6), nn.Dropout(0.2), nn.Linear(6, 16)
+        )
         self.unused = nn.Linear(2, 2)
 
     def forward(self, x):
@@ -221,8 +248,10 @@ def run(loss=noisy_loss, **settings):
 
 def same(one, other):
     """Whether two trainings ended with the same bits (their seconds apart)."""
-    states = ([*m.state_dict().values(), *(h[k] for k in sorted(h) if k != "seconds")]
-              for m, h in (one, other))
+    states = (
+        [*m.state_dict().values(), *(h[k] for k in sorted(h) if k != "seconds")]
+        for m, h in (one, other)
+    )
     return all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(*states, strict=True))
 
 
@@ -316,8 +345,16 @@ print(reached, t.same(kept, t.run(steps=300)))
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_training_killed_at_any_moment_goes_on_to_the_same_bits(tmp_path):
-    command = [sys.executable, "-W", "ignore", "-c", KILLED, os.path.dirname(__file__), "1",
-               str(tmp_path)]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-c",
+        KILLED,
+        os.path.dirname(__file__),
+        "1",
+        str(tmp_path),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     reached, equal = done.stdout.split()
@@ -392,10 +429,15 @@ def test_there_must_be_something_to_resume(tmp_path):
         run(resume=True)
 
 
-@pytest.mark.parametrize("settings, words", [
-    ({"steps": 25}, "steps was 24, is 25"), ({"seed": 1}, "seed was 0, is 1"),
-    ({"ema": 0.8}, "ema was 0.9, is 0.8"), ({"ema": None}, "ema was 0.9, is None"),
-])
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        ({"steps": 25}, "steps was 24, is 25"),
+        ({"seed": 1}, "seed was 0, is 1"),
+        ({"ema": 0.8}, "ema was 0.9, is 0.8"),
+        ({"ema": None}, "ema was 0.9, is None"),
+    ],
+)
 def test_only_the_same_training_is_resumed(stopped, settings, words):
     with pytest.raises(CheckpointError, match=words):
         run(folder=stopped, resume=True, **settings)
@@ -416,11 +458,13 @@ def test_a_damaged_checkpoint_is_not_resumed(stopped):
         run(folder=stopped, resume=True)
 
 
-@pytest.mark.parametrize("damage", [
-    lambda content: content[:-1], lambda content: b"", lambda content: content[:-1] + b"?",
-])
+@pytest.mark.parametrize(
+    "damage",
+    [lambda content: content[:-1], lambda content: b"", lambda content: content[:-1] + b"?"],
+)
 def test_where_nobody_asked_a_damaged_checkpoint_is_trained_anew(
-        damage, tmp_path, monkeypatch, same_recipe):
+    damage, tmp_path, monkeypatch, same_recipe
+):
     undisturbed = run()
     monkeypatch.setenv("GENBOOK_RUNS", str(tmp_path))
     with pytest.raises(KeyboardInterrupt, match="same call goes on"):

@@ -35,8 +35,11 @@ def outputs_and_gradients(layers, x):
 @pytest.mark.parametrize("shape", [[4, 6, 8, 8], [1, 6, 5, 7], [64, 6, 28, 28]])
 def test_fast_bias_changes_no_bit(stock, shape, monkeypatch):
     paddle.seed(0)
-    layers = [nn.Conv2D(6, 10, 3, padding=1), nn.Conv2D(6, 10, 3, stride=2),
-              nn.Conv2DTranspose(6, 10, 2, stride=2)]
+    layers = [
+        nn.Conv2D(6, 10, 3, padding=1),
+        nn.Conv2D(6, 10, 3, stride=2),
+        nn.Conv2DTranspose(6, 10, 2, stride=2),
+    ]
     for layer in layers:
         layer.bias.set_value(paddle.randn(layer.bias.shape))
     x = paddle.randn(shape)
@@ -69,9 +72,7 @@ def test_fast_bias_leaves_other_layouts_alone(stock, monkeypatch):
     x, weight, bias = paddle.randn([2, 8, 8, 3]), paddle.randn([5, 3, 3, 3]), paddle.randn([5])
     before = F.conv2d(x, weight, bias, data_format="NHWC").numpy()
     cpu.add_bias_fast()
-    np.testing.assert_array_equal(
-        F.conv2d(x, weight, bias, data_format="NHWC").numpy(), before
-    )
+    np.testing.assert_array_equal(F.conv2d(x, weight, bias, data_format="NHWC").numpy(), before)
 
 
 def test_keeping_memory_changes_no_result():

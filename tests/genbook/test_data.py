@@ -587,7 +587,8 @@ def image_is_text(files):
 
 def image_is_a_program(files):
     files["data/data/input_2_1_8.jpg"] = (
-        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\nshowpage\n")
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\nshowpage\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -228,9 +228,7 @@ def test_p_mean_variance_is_the_posterior_at_the_estimate(prediction):
     x_t, x_start, t = paddle.randn([3, 1, 2, 2]), paddle.rand([3, 1, 2, 2]), steps(20, 3)
     noise = diffusion.predict_noise_from_start(x_t, t, x_start)
     output = noise if prediction == "eps" else diffusion.target(x_start, t, noise)
-    mean, variance, log_variance, estimate = diffusion.p_mean_variance(
-        lambda x, t: output, x_t, t
-    )
+    mean, variance, log_variance, estimate = diffusion.p_mean_variance(lambda x, t: output, x_t, t)
     expected = diffusion.q_posterior_mean_variance(x_start, x_t, t)
     np.testing.assert_allclose(estimate.numpy(), x_start.numpy(), atol=1e-5)
     for got, want in zip((mean, variance, log_variance), expected, strict=True):
@@ -439,8 +437,10 @@ def test_by_default_ddim_adds_no_noise():
     x, t, t_prev = paddle.ones(shape), steps(15, 2), steps(7, 2)
     once, again = (diffusion.ddim_sample(model, x, t, t_prev).numpy() for _ in range(2))
     np.testing.assert_array_equal(once, again)
-    for sample in (diffusion.ddim_sample_loop,
-                   lambda *how: list(diffusion.ddim_sample_progressive(*how))):
+    for sample in (
+        diffusion.ddim_sample_loop,
+        lambda *how: list(diffusion.ddim_sample_progressive(*how)),
+    ):
         paddle.seed(0)
         paddle.randn(shape)  # all the noise that is needed is that at the start
         following = paddle.randn([1]).item()
@@ -451,8 +451,11 @@ def test_by_default_ddim_adds_no_noise():
 
 def test_by_default_each_image_has_noise_of_its_own(diffusion):
     x, t = paddle.zeros([50, 1, 2, 2]), steps(20, 50)
-    for draw in (diffusion.q_sample(x, t), diffusion.p_sample(lambda x, t: x, x, t),
-                 diffusion.ddim_sample(lambda x, t: x, x, t, t - 5, eta=1.0)):
+    for draw in (
+        diffusion.q_sample(x, t),
+        diffusion.p_sample(lambda x, t: x, x, t),
+        diffusion.ddim_sample(lambda x, t: x, x, t, t - 5, eta=1.0),
+    ):
         assert len(np.unique(draw.numpy())) > 195
     losses = diffusion.p_losses(lambda x, t: 0 * x, x, t)  # the squared noise itself
     assert len(np.unique(losses.numpy())) == 50
@@ -483,18 +486,21 @@ def test_without_guidance_the_network_is_asked_once_and_for_the_label():
 # What errors say
 
 
-@pytest.mark.parametrize(("betas", "words"), [
-    ([], r"^betas must be a non-empty vector, got \(0,\)$"),
-    ([[0.1]], r"^betas must be a non-empty vector, got \(1, 1\)$"),
-    ([0.0, 0.1], r"^betas must lie between 0 and 1$"),
-])
+@pytest.mark.parametrize(
+    ("betas", "words"),
+    [
+        ([], r"^betas must be a non-empty vector, got \(0,\)$"),
+        ([[0.1]], r"^betas must be a non-empty vector, got \(1, 1\)$"),
+        ([0.0, 0.1], r"^betas must lie between 0 and 1$"),
+    ],
+)
 def test_what_is_wrong_with_betas_is_told(betas, words):
     with pytest.raises(ValueError, match=words):
         GaussianDiffusion(betas)
 
 
 def test_what_is_wrong_with_a_prediction_or_a_step_is_told(diffusion):
-    with pytest.raises(ValueError, match=r'''^prediction must be "eps" or "v", got 'x0'$'''):
+    with pytest.raises(ValueError, match=r"""^prediction must be "eps" or "v", got 'x0'$"""):
         GaussianDiffusion([0.1], "x0")
     with pytest.raises(IndexError, match=rf"^t must be from 0 to {T - 1}, got 3 to {T}$"):
         diffusion.q_sample(paddle.zeros([2, 1]), paddle.to_tensor([3, T]))
@@ -524,8 +530,9 @@ def test_the_floor_of_the_log_variance():
 
 def test_numbers_are_computed_in_float64_and_meet_images_in_float32(diffusion):
     betas = np.array([0.1, 0.3], dtype="float32")
-    np.testing.assert_array_equal(GaussianDiffusion(betas).alphas_cumprod,
-                                  np.cumprod(1 - betas.astype("float64")))
+    np.testing.assert_array_equal(
+        GaussianDiffusion(betas).alphas_cumprod, np.cumprod(1 - betas.astype("float64"))
+    )
     scale = extract(diffusion.alphas_cumprod, paddle.to_tensor([0, 7]))
     assert scale.shape == [2, 1, 1, 1] and scale.dtype == paddle.float32
     assert diffusion.ddim_timesteps(3).dtype == np.int64
@@ -554,8 +561,11 @@ def test_the_loops_pass_on_eta_and_give_each_image_its_step(eta):
         return x
 
     results = []
-    for sample in (by_hand, lambda: diffusion.ddim_sample_loop(network, shape, 4, eta),
-                   lambda: [*diffusion.ddim_sample_progressive(network, shape, 4, eta)][-1]):
+    for sample in (
+        by_hand,
+        lambda: diffusion.ddim_sample_loop(network, shape, 4, eta),
+        lambda: [*diffusion.ddim_sample_progressive(network, shape, 4, eta)][-1],
+    ):
         paddle.seed(3)
         results.append(sample().numpy())
     np.testing.assert_array_equal(results[0], results[1])

@@ -44,7 +44,11 @@ from elsewhere import genbook
 from genbook import missing
 """
     assert imported_modules(source) - {"genbook", "genbook.sub"} == {
-        "genbook.vae", "genbook.unet", "genbook.data", "genbook.sub.part"}
+        "genbook.vae",
+        "genbook.unet",
+        "genbook.data",
+        "genbook.sub.part",
+    }
 
 
 def test_relative_imports_are_resolved_where_they_stand(package):
@@ -56,8 +60,14 @@ def test_relative_imports_are_resolved_where_they_stand(package):
 
 
 def test_a_modules_fingerprint_follows_what_it_imports(package):
-    package({"top.py": "from . import middle\n", "middle.py": "from .bottom import x\n",
-             "bottom.py": "x = 1\n", "other.py": ""})
+    package(
+        {
+            "top.py": "from . import middle\n",
+            "middle.py": "from .bottom import x\n",
+            "bottom.py": "x = 1\n",
+            "other.py": "",
+        }
+    )
     before = of_modules(frozenset(["genbook.top"]))
     package({"other.py": "x = 2\n"})
     assert of_modules(frozenset(["genbook.top"])) == before
@@ -86,31 +96,37 @@ def scaled(factor):
     return lambda x: factor * x
 
 
-@pytest.mark.parametrize("one, other", [
-    (1, 1.0),
-    (1, True),
-    ("1", 1),
-    ([1, 2], (1, 2)),
-    ([1, [2]], [1, 2]),
-    ({"a": 1}, {"a": 2}),
-    (np.zeros(4), np.zeros((2, 2))),
-    (np.zeros(4), np.zeros(4, np.float32)),
-    (np.zeros(4), np.array([0, 0, 0, 1.0])),
-    (partial(max, 1), partial(max, 2)),
-    (scaled(2), scaled(3)),
-    (np.zeros, np.ones),
-    ({"a": 1}.get, {"a": 2}.get),
-])
+@pytest.mark.parametrize(
+    "one, other",
+    [
+        (1, 1.0),
+        (1, True),
+        ("1", 1),
+        ([1, 2], (1, 2)),
+        ([1, [2]], [1, 2]),
+        ({"a": 1}, {"a": 2}),
+        (np.zeros(4), np.zeros((2, 2))),
+        (np.zeros(4), np.zeros(4, np.float32)),
+        (np.zeros(4), np.array([0, 0, 0, 1.0])),
+        (partial(max, 1), partial(max, 2)),
+        (scaled(2), scaled(3)),
+        (np.zeros, np.ones),
+        ({"a": 1}.get, {"a": 2}.get),
+    ],
+)
 def test_different_values_differ(one, other):
     assert of_value(one) != of_value(other)
 
 
-@pytest.mark.parametrize("one, other", [
-    ({"a": 1, "b": 2}, {"b": 2, "a": 1}),
-    (np.arange(6).reshape(2, 3).T, np.arange(6).reshape(2, 3).T.copy()),
-    (np.float64(2), 2.0),
-    (scaled(2), scaled(2)),
-])
+@pytest.mark.parametrize(
+    "one, other",
+    [
+        ({"a": 1, "b": 2}, {"b": 2, "a": 1}),
+        (np.arange(6).reshape(2, 3).T, np.arange(6).reshape(2, 3).T.copy()),
+        (np.float64(2), 2.0),
+        (scaled(2), scaled(2)),
+    ],
+)
 def test_equal_values_agree(one, other):
     assert of_value(one) == of_value(other)
 
@@ -193,9 +209,10 @@ class Small(Base):
 """
 
 
-@pytest.mark.parametrize("old, new", [
-    ("scale = 1", "scale = 2"), ("self.scale * x", "self.scale + x"), ("x + 5", "x + 6"),
-])
+@pytest.mark.parametrize(
+    "old, new",
+    [("scale = 1", "scale = 2"), ("self.scale * x", "self.scale + x"), ("x + 5", "x + 6")],
+)
 def test_a_chapters_class_counts_with_all_that_it_defines(old, new):
     def defined(source):
         names = {"__name__": "__main__", "Base": dict}
@@ -222,8 +239,11 @@ def test_a_process_hashes_the_code_that_it_runs(package, tmp_path):
     assert of_modules(frozenset(["genbook.vae"])) != before
 
 
-@pytest.mark.parametrize("value", [object(), iter([]), np.array([object()])],
-                         ids=["object", "iterator", "array of objects"])
+@pytest.mark.parametrize(
+    "value",
+    [object(), iter([]), np.array([object()])],
+    ids=["object", "iterator", "array of objects"],
+)
 def test_what_cannot_be_told_is_refused(value):
     with pytest.raises(TypeError, match="cannot tell what"):
         of_value(value)

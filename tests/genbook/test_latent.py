@@ -43,6 +43,7 @@ def test_each_row_is_predicted_by_itself():
     u, y = paddle.randn([4, 5]), paddle.to_tensor([0, 1, 2, 3])
     t = paddle.to_tensor([0, 9, 500, 999])
     together = model(u, t, y).numpy()
-    alone = np.concatenate([model(u[i : i + 1], t[i : i + 1], y[i : i + 1]).numpy()
-                            for i in range(4)])
+    alone = np.concatenate(
+        [model(u[i : i + 1], t[i : i + 1], y[i : i + 1]).numpy() for i in range(4)]
+    )
     np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-5)

@@ -40,11 +40,17 @@ def test_a_lesson_imports_only_paddle_and_numpy(name):
 def test_a_lesson_runs_alone(name, tmp_path):
     shutil.copy(PACKAGE / f"{name}.py", tmp_path)
     # Paddle and NumPy by path: the installed genbook is not to be found this way.
-    code = (f"import sys; sys.modules['genbook'] = None\nimport paddle\n"
-            f"from {name} import *\n{USES[name]}")
+    code = (
+        f"import sys; sys.modules['genbook'] = None\nimport paddle\n"
+        f"from {name} import *\n{USES[name]}"
+    )
     run = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], cwd=tmp_path, capture_output=True, text=True,
-        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"}, timeout=120,
+        [sys.executable, "-W", "ignore", "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+        timeout=120,
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout.strip()

@@ -19,8 +19,9 @@ def modules(monkeypatch):
 
     def add(**sources):
         for name, source in sources.items():
-            monkeypatch.setitem(fingerprint.SOURCES, f"genbook.{name}",
-                                fingerprint.Source(source, False))
+            monkeypatch.setitem(
+                fingerprint.SOURCES, f"genbook.{name}", fingerprint.Source(source, False)
+            )
 
     return add
 
@@ -35,7 +36,8 @@ def run(notebook):
 
 
 def test_only_what_is_needed_is_carried_over(modules):
-    modules(a="""
+    modules(
+        a="""
 import json
 import math
 
@@ -54,7 +56,8 @@ def twice(x):
 def f(x):
     '''Doubles and adds.'''
     return twice(math.floor(x)) + STEP  # a comment
-""")
+"""
+    )
     notebook = standalone(["from genbook.a import f\nimport math\n\ny = f(3.5)\n"])
     assert run(notebook)["y"] == 8
     assert "json" not in notebook.helpers
@@ -82,7 +85,8 @@ def test_source_that_is_needed_before_it_is_shown_is_a_helper_too(modules):
 
 
 def test_what_a_definition_needs_at_once_comes_before_it(modules):
-    modules(a="""
+    modules(
+        a="""
 def mark(f):
     return f
 
@@ -102,14 +106,16 @@ def f(x=default()):
 
 class C(Base):
     pass
-""")
+"""
+    )
     base = Shown("genbook.a", "class Base:\n    pass")
     notebook = standalone(["from genbook.a import C, f\ny = f(), C()", base])
     assert run(notebook)["y"][0] == 5
 
 
 def test_a_shown_method_is_given_to_its_class(modules):
-    modules(a="""
+    modules(
+        a="""
 class Base:
     def name(self):
         return "base"
@@ -125,9 +131,12 @@ class C(Base):
 
     def name(self):
         return super().name() + "!"
-""")
-    shown = [Shown("genbook.a", "@property\ndef second(self):\n    return 2"),
-             Shown("genbook.a", 'def name(self):\n    return super().name() + "!"')]
+"""
+    )
+    shown = [
+        Shown("genbook.a", "@property\ndef second(self):\n    return 2"),
+        Shown("genbook.a", 'def name(self):\n    return super().name() + "!"'),
+    ]
     notebook = standalone(["from genbook.a import C\nc = C()", *shown, "y = c.second, c.name()"])
     assert notebook.cells[1].endswith("    return 2\n\n\nC.second = second")
     notebook = notebook._replace(cells=[c.replace("return 2", "return 3") for c in notebook.cells])
@@ -145,12 +154,13 @@ def test_a_piece_of_a_function_is_not_run(modules):
 def test_equal_names_do_not_clash(modules):
     modules(
         a="import time\n\n\ndef _help():\n    return 'a'\n\n\n"
-          "def a():\n    return _help(), time.time() > 0\n",
+        "def a():\n    return _help(), time.time() > 0\n",
         b="from time import time\n\nscale = 3\n\n\ndef _help():\n    return f'b{scale}'\n\n\n"
-          "def b():\n    return _help(), time() > 0\n",
+        "def b():\n    return _help(), time() > 0\n",
     )
-    notebook = standalone(["from genbook.a import a\nfrom genbook.b import b",
-                           "scale = 7\ny = a(), b()"])
+    notebook = standalone(
+        ["from genbook.a import a\nfrom genbook.b import b", "scale = 7\ny = a(), b()"]
+    )
     assert run(notebook)["y"] == (("a", True), ("b3", True))
 
 
@@ -166,11 +176,14 @@ def test_modules_and_other_names_are_followed(modules):
     modules(
         tools="X = 4\n\n\ndef draw(n):\n    return n * X\n",
         a="from . import tools\nfrom .tools import X as FOUR\n\n\n"
-          "def f(draw):\n    return tools.draw(draw), f'{tools.X} {FOUR}'\n",
+        "def f(draw):\n    return tools.draw(draw), f'{tools.X} {FOUR}'\n",
     )
-    notebook = standalone(["import genbook.tools as t\nfrom genbook import tools\n"
-                           "from genbook.a import f as g\n",
-                           "y = g(2)\nz = t.draw(tools.X)"])
+    notebook = standalone(
+        [
+            "import genbook.tools as t\nfrom genbook import tools\nfrom genbook.a import f as g\n",
+            "y = g(2)\nz = t.draw(tools.X)",
+        ]
+    )
     bound = run(notebook)
     assert bound["y"] == (8, "4 4")
     assert bound["z"] == 16
@@ -189,25 +202,34 @@ def test_only_the_data_sets_that_are_named_are_carried_over():
     assert "SKELETONS" in both.helpers
 
 
-@pytest.mark.parametrize(("source", "cell", "why"), [
-    ("import tqdm\n\n\ndef f():\n    return tqdm\n", "f()", "imports tqdm"),
-    ("def f():\n    import filelock\n", "f()", "imports filelock"),
-    ("def f():\n    from . import data\n", "f()", "inside a function"),
-    ("print('side effect')\n\n\ndef f():\n    pass\n", "f()", "more than define a name"),
-    ("def f():\n    return g()\n", "f()", "g is not bound"),
-    ("def f():\n    return __file__\n", "f()", "__file__ is not bound"),
-    ("def f():\n    pass\n\n\ndef f():\n    pass\n", "f()", "a second time"),
-    ("def f():\n    pass\n\n\ndef g():\n    return f()\n", "from genbook.a import g\nf = 1\ng()",
-     "a cell binds f"),
-    ("def f():\n    pass\n", "from genbook.a import h", "does not define h"),
-    ("def f():\n    pass\n", "from genbook.missing import h\nh()", "does not define h"),
-    ("def f():\n    pass\n", "import genbook.a as a\nprint(a)", "used as a value"),
-    ("def f():\n    pass\n", "%matplotlib inline", "not plain Python"),
-    ("def f():\n    pass\n", "import pandas", "imports pandas"),
-    ("def f():\n    pass\n", 'from genbook.data import load\nload("mnist")', "imports tqdm"),
-    ("from .train import fit\n\n\ndef f():\n    return fit(1, 2, steps=3, folder=4)\n", "f()",
-     "a call of fit with folder"),
-])
+@pytest.mark.parametrize(
+    ("source", "cell", "why"),
+    [
+        ("import tqdm\n\n\ndef f():\n    return tqdm\n", "f()", "imports tqdm"),
+        ("def f():\n    import filelock\n", "f()", "imports filelock"),
+        ("def f():\n    from . import data\n", "f()", "inside a function"),
+        ("print('side effect')\n\n\ndef f():\n    pass\n", "f()", "more than define a name"),
+        ("def f():\n    return g()\n", "f()", "g is not bound"),
+        ("def f():\n    return __file__\n", "f()", "__file__ is not bound"),
+        ("def f():\n    pass\n\n\ndef f():\n    pass\n", "f()", "a second time"),
+        (
+            "def f():\n    pass\n\n\ndef g():\n    return f()\n",
+            "from genbook.a import g\nf = 1\ng()",
+            "a cell binds f",
+        ),
+        ("def f():\n    pass\n", "from genbook.a import h", "does not define h"),
+        ("def f():\n    pass\n", "from genbook.missing import h\nh()", "does not define h"),
+        ("def f():\n    pass\n", "import genbook.a as a\nprint(a)", "used as a value"),
+        ("def f():\n    pass\n", "%matplotlib inline", "not plain Python"),
+        ("def f():\n    pass\n", "import pandas", "imports pandas"),
+        ("def f():\n    pass\n", 'from genbook.data import load\nload("mnist")', "imports tqdm"),
+        (
+            "from .train import fit\n\n\ndef f():\n    return fit(1, 2, steps=3, folder=4)\n",
+            "f()",
+            "a call of fit with folder",
+        ),
+    ],
+)
 def test_what_cannot_be_carried_over_is_refused(modules, source, cell, why):
     modules(a=source)
     with pytest.raises(CannotCarry, match=why):
@@ -244,8 +266,12 @@ def test_the_short_fit_trains_as_the_long_one(settings, capsys, monkeypatch):
 
 def test_stand_ins_take_what_they_stand_in_for_takes():
     for function in (train_standin.fit, cpu_standin.tune):
-        original = getattr(__import__("genbook.train" if function is train_standin.fit
-                                      else "genbook.cpu", fromlist=["x"]), function.__name__)
+        original = getattr(
+            __import__(
+                "genbook.train" if function is train_standin.fit else "genbook.cpu", fromlist=["x"]
+            ),
+            function.__name__,
+        )
         taken = inspect.signature(original).parameters
         for name, parameter in inspect.signature(function).parameters.items():
             assert taken[name] == parameter

@@ -81,8 +81,9 @@ def test_transposed_convolution_is_the_adjoint(x, weight, stride, padding):
     back.bias.set_value(paddle.zeros_like(back.bias))
     adjoint = back(y)
     reached = x[:, :, : adjoint.shape[2], : adjoint.shape[3]]  # a stride may skip the last rows
-    np.testing.assert_allclose((layer(x) * y).sum().item(), (reached * adjoint).sum().item(),
-                               rtol=1e-3, atol=1e-2)
+    np.testing.assert_allclose(
+        (layer(x) * y).sum().item(), (reached * adjoint).sum().item(), rtol=1e-3, atol=1e-2
+    )
 
 
 def test_layers_without_bias():
@@ -116,10 +117,17 @@ def test_the_same_bits_each_time():
             np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("settings", [
-    {"groups": 3}, {"dilation": 2}, {"padding": "same"}, {"padding_mode": "reflect", "padding": 1},
-    {"data_format": "NHWC"}, {"padding": [1, 1, 0, 0]},
-])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"groups": 3},
+        {"dilation": 2},
+        {"padding": "same"},
+        {"padding_mode": "reflect", "padding": 1},
+        {"data_format": "NHWC"},
+        {"padding": [1, 1, 0, 0]},
+    ],
+)
 def test_what_it_does_not_know_is_left_to_paddle(settings):
     layer = nn.Conv2D(3, 6, 3, **settings)
     x = paddle.randn([2, 8, 8, 3] if "data_format" in settings else [2, 3, 8, 8])
@@ -288,17 +296,22 @@ def test_a_second_derivative_is_refused(name):
         paddle.grad([others()[name][0](x).sum()], [x], create_graph=True)
 
 
-@pytest.mark.parametrize("layer, shape", [
-    (nn.ReLU(), [8, 16]), (nn.Silu(), [8, 16]), (nn.MaxPool2D(2), [1, 1, 4, 4]),  # small
-    (nn.MaxPool2D(2, padding=1), [64, 16, 16, 16]),
-    (nn.MaxPool2D(2, ceil_mode=True), [64, 16, 15, 15]),
-    (nn.MaxPool2D(2, return_mask=True), [64, 16, 16, 16]),
-    (nn.MaxPool2D(2, data_format="NHWC"), [64, 16, 16, 16]),
-    (nn.GroupNorm(4, 16, weight_attr=False), [64, 16, 16, 16]),
-    (nn.GroupNorm(4, 16, data_format="NHWC"), [64, 16, 16, 16]),
-    (nn.GroupNorm(4, 16), [64, 16, 256]),
-    (nn.Silu(), [0, 16]),
-])
+@pytest.mark.parametrize(
+    "layer, shape",
+    [
+        (nn.ReLU(), [8, 16]),
+        (nn.Silu(), [8, 16]),
+        (nn.MaxPool2D(2), [1, 1, 4, 4]),  # small
+        (nn.MaxPool2D(2, padding=1), [64, 16, 16, 16]),
+        (nn.MaxPool2D(2, ceil_mode=True), [64, 16, 15, 15]),
+        (nn.MaxPool2D(2, return_mask=True), [64, 16, 16, 16]),
+        (nn.MaxPool2D(2, data_format="NHWC"), [64, 16, 16, 16]),
+        (nn.GroupNorm(4, 16, weight_attr=False), [64, 16, 16, 16]),
+        (nn.GroupNorm(4, 16, data_format="NHWC"), [64, 16, 16, 16]),
+        (nn.GroupNorm(4, 16), [64, 16, 256]),
+        (nn.Silu(), [0, 16]),
+    ],
+)
 def test_what_the_other_primitives_do_not_know_is_left_to_paddle(layer, shape, calls):
     layer(paddle.randn(shape))
     assert not calls

@@ -33,12 +33,24 @@ def folder(tmp_path_factory):
     """Where two ranks have put what they found."""
     folder = tmp_path_factory.mktemp("ranks")
     command = [
-        sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--ips",
-        "127.0.0.1", "--start_port", str(parallel._free_port()), "--log_dir", str(folder / "log"),
-        sys.executable, work.__file__, str(folder),
+        sys.executable,
+        "-m",
+        "paddle.distributed.launch",
+        "--nproc_per_node",
+        "2",
+        "--ips",
+        "127.0.0.1",
+        "--start_port",
+        str(parallel._free_port()),
+        "--log_dir",
+        str(folder / "log"),
+        sys.executable,
+        work.__file__,
+        str(folder),
     ]
-    done = subprocess.run(command, env=parallel._environment(folder, 1), capture_output=True,
-                          text=True, timeout=120)
+    done = subprocess.run(
+        command, env=parallel._environment(folder, 1), capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
@@ -57,8 +69,13 @@ def test_two_processes_with_half_the_batch_have_the_gradient_of_one(two, name):
         scale = max(np.abs(g).max() for g in gradients.values())
         for key, gradient in gradients.items():
             for rank in two:
-                np.testing.assert_allclose(rank[f"{name}.{i}.{key}"], gradient, rtol=1e-3,
-                                           atol=1e-5 * scale, err_msg=f"{key} at step {i}")
+                np.testing.assert_allclose(
+                    rank[f"{name}.{i}.{key}"],
+                    gradient,
+                    rtol=1e-3,
+                    atol=1e-5 * scale,
+                    err_msg=f"{key} at step {i}",
+                )
     np.testing.assert_allclose(two[0][f"{name}.loss"], history["loss"], rtol=1e-5)
 
 
@@ -68,8 +85,9 @@ def test_the_ranks_share_each_batch_among_them(two):
         seen = np.concatenate([rank["images"][step] for rank in two])
         expected = work.IMAGES[index]
         assert len(seen) == work.BATCH
-        np.testing.assert_array_equal(np.sort(seen.sum((1, 2, 3))),
-                                      np.sort(expected.sum((1, 2, 3))))
+        np.testing.assert_array_equal(
+            np.sort(seen.sum((1, 2, 3))), np.sort(expected.sum((1, 2, 3)))
+        )
 
 
 @two_cores
@@ -119,15 +137,37 @@ class Training:
 
     def __init__(self, folder, *options):
         # A shell has its background jobs ignore Ctrl-C, and the tests may be run by one.
-        code = ("import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-                "from genbook.cli import main; sys.exit(main())")
+        code = (
+            "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+            "from genbook.cli import main; sys.exit(main())"
+        )
         environment = {**os.environ, "PYTHONPATH": str(parallel.PACKAGE.parent)}
         environment.pop("GENBOOK_RUNS", None)
         self.folder = folder
         self.process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", code, "train", "vae", "--nproc", "2", "--steps",
-             "400", "--batch-size", "32", "--out", str(folder), *options],
-            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            [
+                sys.executable,
+                "-W",
+                "ignore",
+                "-c",
+                code,
+                "train",
+                "vae",
+                "--nproc",
+                "2",
+                "--steps",
+                "400",
+                "--batch-size",
+                "32",
+                "--out",
+                str(folder),
+                *options,
+            ],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
     def ranks(self):
         """The process of each rank that is running."""
@@ -194,25 +234,40 @@ def test_an_error_of_all_processes_is_one_line(tmp_path, capsys):
     assert capsys.readouterr() == ("", "") and not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("numbers, words", [
-    ((0,), "at least 1 process"), ((-1,), "at least 1"), ((1, 0), "at least 1"),
-    ((100_000,), "100000 processes are too many for"), ((1, 2), "2 machines need a master"),
-    ((1, 1, "host:1"), "more than one machine"), ((1, 2, "host"), "HOST:PORT, got 'host'"),
-    ((1, 2, "host:port"), "HOST:PORT"), ((1, 2, ":1"), "HOST:PORT"), ((1, 2, "a:99999"), "HOST"),
-])
+@pytest.mark.parametrize(
+    "numbers, words",
+    [
+        ((0,), "at least 1 process"),
+        ((-1,), "at least 1"),
+        ((1, 0), "at least 1"),
+        ((100_000,), "100000 processes are too many for"),
+        ((1, 2), "2 machines need a master"),
+        ((1, 1, "host:1"), "more than one machine"),
+        ((1, 2, "host"), "HOST:PORT, got 'host'"),
+        ((1, 2, "host:port"), "HOST:PORT"),
+        ((1, 2, ":1"), "HOST:PORT"),
+        ((1, 2, "a:99999"), "HOST"),
+    ],
+)
 def test_numbers_that_cannot_work_are_refused_before_anything_is_started(numbers, words, tmp_path):
     with pytest.raises(ValueError, match=words):
         parallel.launch(Job("vae", out=str(tmp_path / "x")), *numbers)
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("settings, words", [
-    ({"model": "gan"}, "unknown model 'gan'; known are autoencoder, vae, diffusion"),
-    ({"data": "letters"}, "unknown data set 'letters'"),
-    ({"model": "diffusion", "prediction": "x0"}, "unknown prediction 'x0'; known are eps, v"),
-    ({"prediction": "v"}, "only diffusion"), ({"size": 18}, "multiple of 4"),
-    ({"lr": 0}, "lr"), ({"lr": float("nan")}, "lr"), ({"seed": -1}, "seed"),
-])
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        ({"model": "gan"}, "unknown model 'gan'; known are autoencoder, vae, diffusion"),
+        ({"data": "letters"}, "unknown data set 'letters'"),
+        ({"model": "diffusion", "prediction": "x0"}, "unknown prediction 'x0'; known are eps, v"),
+        ({"prediction": "v"}, "only diffusion"),
+        ({"size": 18}, "multiple of 4"),
+        ({"lr": 0}, "lr"),
+        ({"lr": float("nan")}, "lr"),
+        ({"seed": -1}, "seed"),
+    ],
+)
 def test_a_job_that_makes_no_sense_is_refused(settings, words):
     with pytest.raises(ValueError, match=words):
         Job(**{"model": "vae", **settings})

@@ -21,16 +21,23 @@ def pixels(figure):
 FIGURES = {
     "image_grid": lambda: plots.image_grid(IMAGES, columns=4),
     "image_rows": lambda: plots.image_rows({"a": IMAGES[:4], "b": IMAGES[4:8]}, list("1234")),
-    "loss_curves": lambda: plots.loss_curves({"loss": np.arange(50.0), "kl": np.ones(50)},
-                                             keys=("loss", "kl")),
+    "loss_curves": lambda: plots.loss_curves(
+        {"loss": np.arange(50.0), "kl": np.ones(50)}, keys=("loss", "kl")
+    ),
     "curves": lambda: plots.curves(np.arange(3), {"one": [1, 2, 3], "two": [3, 2, 1]}),
     "histograms": lambda: plots.histograms({"x": IMAGES}, curve=([0, 1], [1, 1], "flat")),
     "latent_scatter": lambda: plots.latent_scatter(
-        {"a": IMAGES[:, 0, 0, :2], "b": IMAGES[:, 0, 1, :2]}, np.arange(12) % 3, ("0", "1", "零")),
+        {"a": IMAGES[:, 0, 0, :2], "b": IMAGES[:, 0, 1, :2]}, np.arange(12) % 3, ("0", "1", "零")
+    ),
     "latent_plane": lambda: plots.latent_plane(lambda z: np.zeros((len(z), 1, 8, 8)), cells=3),
     "planes": lambda: plots.planes(
-        {"a": {"points": IMAGES[:, 0, 0, :2]}, "b": {"arrows": (IMAGES[:, 0, 0, :2],) * 2},
-         "c": {"paths": IMAGES[:, 0, :3, :2]}}, limit=2),
+        {
+            "a": {"points": IMAGES[:, 0, 0, :2]},
+            "b": {"arrows": (IMAGES[:, 0, 0, :2],) * 2},
+            "c": {"paths": IMAGES[:, 0, :3, :2]},
+        },
+        limit=2,
+    ),
     "strip": lambda: plots.strip([IMAGES[:2], IMAGES[2:4], IMAGES[4:6]], ["0", "1", "2"]),
 }
 
@@ -96,8 +103,9 @@ def test_planes_draw_points_arrows_and_paths_to_their_ends():
 
 
 def test_tensors_are_drawn_as_arrays():
-    np.testing.assert_array_equal(plots._mosaic(paddle.to_tensor(IMAGES), 4),
-                                  plots._mosaic(IMAGES, 4))
+    np.testing.assert_array_equal(
+        plots._mosaic(paddle.to_tensor(IMAGES), 4), plots._mosaic(IMAGES, 4)
+    )
 
 
 def test_values_beyond_the_range_are_black_or_white():

@@ -71,13 +71,24 @@ def change(file, **changes):
     checkpoint.write(file, arrays, checkpoint.about(file) | changes)
 
 
-@pytest.mark.parametrize("changes", [
-    {"network": "os.system"}, {"network": ["UNet"]}, {"network": None}, {"arguments": None},
-    {"arguments": {"channels": 1, "depth": 3}}, {"arguments": {"channels": "one"}},
-    {"arguments": {"channels": 1, "width": 2**14}}, {"arguments": {"channels": 1, "width": 1e9}},
-    {"arguments": {"channels": 2, "width": 8}}, {"timesteps": 21}, {"timesteps": "many"},
-    {"prediction": "x0"},
-], ids=json.dumps)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"network": "os.system"},
+        {"network": ["UNet"]},
+        {"network": None},
+        {"arguments": None},
+        {"arguments": {"channels": 1, "depth": 3}},
+        {"arguments": {"channels": "one"}},
+        {"arguments": {"channels": 1, "width": 2**14}},
+        {"arguments": {"channels": 1, "width": 1e9}},
+        {"arguments": {"channels": 2, "width": 8}},
+        {"timesteps": 21},
+        {"timesteps": "many"},
+        {"prediction": "x0"},
+    ],
+    ids=json.dumps,
+)
 def test_words_that_make_no_sense_are_refused_at_no_cost(changes, files):
     change(files / "diffusion", **changes)
     tracemalloc.start()
@@ -109,13 +120,23 @@ def test_bad_numbers_are_refused(count, steps, word, files):
 
 def test_what_runs_trainings_is_no_part_of_their_fingerprints(monkeypatch):
     of_modules = fingerprint.of_modules.__wrapped__
-    trainings = frozenset(["genbook.train", "genbook.recipes.autoencoder", "genbook.recipes.vae",
-                           "genbook.recipes.diffusion", "genbook.judge"])
+    trainings = frozenset(
+        [
+            "genbook.train",
+            "genbook.recipes.autoencoder",
+            "genbook.recipes.vae",
+            "genbook.recipes.diffusion",
+            "genbook.judge",
+        ]
+    )
     before = of_modules(trainings)
     for name in ("cli", "job", "parallel", "saved", "data"):
         source = fingerprint.SOURCES[f"genbook.{name}"]
-        monkeypatch.setitem(fingerprint.SOURCES, f"genbook.{name}",
-                            source._replace(text=source.text + "\nedited = True\n"))
+        monkeypatch.setitem(
+            fingerprint.SOURCES,
+            f"genbook.{name}",
+            source._replace(text=source.text + "\nedited = True\n"),
+        )
         assert of_modules(trainings) == before, name
     unet = fingerprint.SOURCES["genbook.unet"]
     autoencoder = of_modules(frozenset(["genbook.recipes.autoencoder"]))

@@ -18,8 +18,9 @@ class Small(nn.Layer):
 
     def __init__(self, width=6):
         super().__init__()
-        self.body = nn.Sequential(nn.Flatten(), nn.Linear(16, width), nn.BatchNorm1D(width),
-                                  nn.Linear(width, 16))
+        self.body = nn.Sequential(
+            nn.Flatten(), nn.Linear(16, width), nn.BatchNorm1D(width), nn.Linear(width, 16)
+        )
 
     def forward(self, x):
         return self.body(x).reshape(x.shape)
@@ -174,20 +175,30 @@ def test_the_model_is_left_ready_for_use():
     np.testing.assert_array_equal(after_training, paddle.randn([3]).numpy())
 
 
-@pytest.mark.parametrize("settings, word", [
-    ({"batch_size": 61}, "60 images"), ({"batch_size": 0}, "batch_size"), ({"steps": 0}, "steps"),
-    ({"ema": 1.0}, "ema"), ({"ema": -0.1}, "ema"), ({"name": "a/b"}, "a/b"),
-])
+@pytest.mark.parametrize(
+    "settings, word",
+    [
+        ({"batch_size": 61}, "60 images"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"steps": 0}, "steps"),
+        ({"ema": 1.0}, "ema"),
+        ({"ema": -0.1}, "ema"),
+        ({"name": "a/b"}, "a/b"),
+    ],
+)
 def test_bad_arguments_are_refused_before_anything_is_trained(settings, word):
     with pytest.raises(ValueError, match=word):
         trained(**settings)
 
 
-@pytest.mark.parametrize("bad", [
-    lambda model, x: {"kl": model(x).mean()},
-    lambda model, x: model(x),
-    lambda model, x: {"loss": model(x).mean(), "kl": model(x)},
-])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        lambda model, x: {"kl": model(x).mean()},
+        lambda model, x: model(x),
+        lambda model, x: {"loss": model(x).mean(), "kl": model(x)},
+    ],
+)
 def test_a_loss_that_is_no_scalar_is_refused(bad):
     with pytest.raises(ValueError, match="scalars"):
         fit(Small(), bad, IMAGES, steps=3, batch_size=16)
@@ -228,8 +239,7 @@ def counted(monkeypatch, tmp_path):
     monkeypatch.setenv("GENBOOK_RUNS", str(tmp_path / "runs"))
     trainings = []
     original = train._Run.train
-    monkeypatch.setattr(train._Run, "train",
-                        lambda *args: trainings.append(1) or original(*args))
+    monkeypatch.setattr(train._Run, "train", lambda *args: trainings.append(1) or original(*args))
     return trainings
 
 
@@ -242,9 +252,9 @@ def test_an_identical_run_is_loaded_and_equal_to_the_bit(counted, ema):
     assert not two.training
 
 
-@pytest.mark.parametrize("change", [
-    {"steps": 31}, {"batch_size": 15}, {"lr": 2e-3}, {"ema": 0.9}, {"seed": 1},
-])
+@pytest.mark.parametrize(
+    "change", [{"steps": 31}, {"batch_size": 15}, {"lr": 2e-3}, {"ema": 0.9}, {"seed": 1}]
+)
 def test_another_run_is_trained(counted, change):
     trained()
     trained(**change)
@@ -293,8 +303,15 @@ def test_two_processes_share_one_training(tmp_path):
     env = {**os.environ, "GENBOOK_RUNS": str(tmp_path)}
     log = tmp_path / "progress.log"
     env["GENBOOK_PROGRESS"] = str(log)
-    both = [subprocess.Popen([sys.executable, "-W", "ignore", "-c", SIDE_BY_SIDE], env=env,
-                             stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", SIDE_BY_SIDE],
+            env=env,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
     said = "".join(process.communicate(timeout=60)[0] for process in both)
     assert [process.returncode for process in both] == [0, 0]
     assert said.count("trained") == 1

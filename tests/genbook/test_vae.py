@@ -191,8 +191,9 @@ def test_elbo_bounds_the_evidence_of_a_linear_model():
         error = squared_error(tensor(w * z + b), tensor(x)).numpy()
         log_likelihood = -error - np.log(2 * np.pi) / 2
         elbo = log_likelihood.mean() - gaussian_kl(tensor([[mean]]), tensor([[np.log(var)]])).item()
-        gap = 0.5 * (var / post_var + (mean - post_mean) ** 2 / post_var - 1
-                     - np.log(var / post_var))
+        gap = 0.5 * (
+            var / post_var + (mean - post_mean) ** 2 / post_var - 1 - np.log(var / post_var)
+        )
         error = 5 * log_likelihood.std() / np.sqrt(len(z))
         assert abs(elbo + gap - log_evidence) < error
         assert elbo <= log_evidence + error
@@ -260,8 +261,11 @@ def test_regions_are_split_at_one_half_and_weigh_alike_by_default():
     x = paddle.to_tensor([[[[0.0, 0.5, 1.0, 0.49]]]], dtype="float64")
     one = 0.5 * 0.4**2
     assert region_weighted_loss(x - 0.4, x).dtype == x.dtype
-    for weights, total in (({}, 4), ({"white_region_loss_coef": 3.0}, 8),
-                           ({"black_region_loss_coef": 5.0}, 12)):
+    for weights, total in (
+        ({}, 4),
+        ({"white_region_loss_coef": 3.0}, 8),
+        ({"black_region_loss_coef": 5.0}, 12),
+    ):
         np.testing.assert_allclose(region_weighted_loss(x - 0.4, x, **weights), [total * one])
 
 

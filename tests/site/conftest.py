@@ -18,10 +18,17 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SITE = Path(os.environ.get("GENBOOK_SITE", ROOT / "_build/html")).resolve()
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which(
-    "google-chrome")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync", "--no-first-run"]
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
 PROBES = (Path(__file__).parent / "probes.js").read_text("utf-8")
 STILL = "*, *::before, *::after { transition: none !important; animation: none !important; }"
 
@@ -53,9 +60,11 @@ def site():
 @pytest.fixture(scope="session")
 def names(site):
     """The pages of the site, as paths from its root, but for those that lead on to another."""
-    pages = (path for path in sorted(site.rglob("*.html"))
-             if "_static" not in path.parts
-             and 'http-equiv="Refresh"' not in path.read_text("utf-8"))
+    pages = (
+        path
+        for path in sorted(site.rglob("*.html"))
+        if "_static" not in path.parts and 'http-equiv="Refresh"' not in path.read_text("utf-8")
+    )
     return [path.relative_to(site).as_posix() for path in pages]
 
 
@@ -63,7 +72,8 @@ def names(site):
 def address(site):
     """The address at which the site is served, with a slash at its end."""
     with http.server.ThreadingHTTPServer(
-            ("127.0.0.1", 0), partial(Handler, directory=str(site))) as server:
+        ("127.0.0.1", 0), partial(Handler, directory=str(site))
+    ) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/"
         server.shutdown()
@@ -82,6 +92,7 @@ def browser():
     """A browser."""
     path = chromium()
     from playwright.sync_api import sync_playwright
+
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield browser
@@ -125,12 +136,12 @@ def visits(site, address, names):
 async def visit_all(path, address, names):
     """Visit the pages."""
     from playwright.async_api import async_playwright
+
     visits, tabs, clipboard = Visits(), asyncio.Semaphore(2), asyncio.Lock()
 
     async def visit(browser, name):
         async with tabs:
-            context = await browser.new_context(
-                permissions=["clipboard-read", "clipboard-write"])
+            context = await browser.new_context(permissions=["clipboard-read", "clipboard-write"])
             context.set_default_timeout(120_000)
             try:
                 await look_at(await context.new_page(), address, name, visits, clipboard)
@@ -147,6 +158,7 @@ async def visit_all(path, address, names):
 async def look_at(tab, address, name, visits, clipboard):
     """Open a page and note all that is wrong with it."""
     from playwright.async_api import TimeoutError
+
     state = STATES[0]
 
     async def show(new):
@@ -206,10 +218,11 @@ async def look_at(tab, address, name, visits, clipboard):
     await tab.evaluate(axe())
     # Colours of code do not depend on the width, nor anything but colours on the scheme.
     for each, rules, leave_out in (
-            (STATES[0], WCAG, []),
-            (STATES[1], ["color-contrast"], []),
-            (STATES[2], ["color-contrast"], ["pre"]),
-            (STATES[3], WCAG, ["pre span"])):
+        (STATES[0], WCAG, []),
+        (STATES[1], ["color-contrast"], []),
+        (STATES[2], ["color-contrast"], ["pre"]),
+        (STATES[3], WCAG, ["pre span"]),
+    ):
         await show(each)
         for rule, html, why in await tab.evaluate(AXE_RUN, [rules, leave_out]):
             if not any(rule == known and part in html for known, part in EXCEPTIONS):
@@ -228,6 +241,7 @@ AXE_RUN = """async ([rules, leaveOut]) => {
 def axe():
     """The source of axe-core."""
     import axe_playwright_python
+
     return (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text("utf-8")
 
 

@@ -51,6 +51,7 @@ def test_a_page_describes_itself(small):
 
 def test_the_picture_for_links_is_there(small):
     from PIL import Image
+
     meta = Tags(small / "book/page.html").meta
     path = small / meta["og:image"].removeprefix(f"{URL}/")
     size = int(meta["og:image:width"]), int(meta["og:image:height"])
@@ -74,6 +75,7 @@ def test_an_address_that_is_none_stops_the_build(book):
 @pytest.mark.parametrize("at", ["/lab/genbook/nothing", "/lab/genbook/book/very/deep/nothing.html"])
 def test_a_dead_link_leads_to_a_page_that_works(small, tab, at):
     """Whatever was asked for, the page finds its style, and its links lead into the book."""
+
     class Host(http.server.SimpleHTTPRequestHandler):
         def do_GET(self):
             path = small / self.path.split("?")[0].removeprefix("/lab/genbook/")

@@ -15,8 +15,9 @@ def test_no_page_transfers_more_than_the_budget(visits, transferred):
     """A first visit, nothing cached, gzip as static hosts do."""
     size = {page: sum(map(transferred, paths)) for page, paths in visits.requests.items()}
     heaviest = max(size, key=size.get)
-    parts = {path: transferred(path) for path in sorted(
-        visits.requests[heaviest], key=transferred)[-8:]}
+    parts = {
+        path: transferred(path) for path in sorted(visits.requests[heaviest], key=transferred)[-8:]
+    }
     assert size[heaviest] < 1.5 * MEGABYTE, f"{heaviest}: {parts}"
     assert min(size.values()) > 0
 

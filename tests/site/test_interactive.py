@@ -27,8 +27,9 @@ DECODE = """async ([address, panel, codes]) => {
 
 def element(html):
     """The settings of the figure in this HTML, and the addresses of its files."""
-    attributes = dict(re.findall(r'([\w-]+)="([^"]*)"', re.search(
-        r'<div class="interactive"[^>]*>', html)[0]))
+    attributes = dict(
+        re.findall(r'([\w-]+)="([^"]*)"', re.search(r'<div class="interactive"[^>]*>', html)[0])
+    )
     return json.loads(unescape(attributes["data-settings"])), attributes
 
 
@@ -55,7 +56,8 @@ def test_the_page_decodes_as_paddle_does(tab):
     model, _ = train_plane_vae(digits, steps=150)
     codes = {"VAE": model.encode(paddle.to_tensor(digits.images))[0].numpy()}
     settings, files = element(
-        explorer({"VAE": model}, codes, digits.labels, digits.classes)._repr_html_())
+        explorer({"VAE": model}, codes, digits.labels, digits.classes)._repr_html_()
+    )
     tab.add_script_tag(path=SCRIPT)
     assert farthest(tab, files["data-weights-0"], settings["panels"][0], model) <= 1e-3
 
@@ -64,8 +66,11 @@ def test_the_site_decodes_as_the_trained_models_do(site, tab, address, monkeypat
     page = "book/latent-space.html"
     settings, files = element((site / page).read_text("utf-8"))
     monkeypatch.setenv("GENBOOK_RUNS", str(site.parent / "runs"))
-    monkeypatch.setattr(train._Run, "train", lambda *_: pytest.skip(
-        "the build keeps no training of this code; run `make book` first"))
+    monkeypatch.setattr(
+        train._Run,
+        "train",
+        lambda *_: pytest.skip("the build keeps no training of this code; run `make book` first"),
+    )
     tab.goto(address + page)
     for i, recipe in enumerate((train_plane_autoencoder, train_plane_vae)):
         model, _ = recipe(load("digits"))
@@ -76,7 +81,8 @@ def test_the_site_decodes_as_the_trained_models_do(site, tab, address, monkeypat
 def image(panel):
     """The pixels that a panel shows."""
     return panel.locator(".interactive-image").evaluate(
-        "(c) => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]")
+        "(c) => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]"
+    )
 
 
 def wait_until_another_image_than(before, panel):
@@ -182,13 +188,14 @@ def test_playing_stops_at_the_end_and_is_not_offered_to_those_who_want_stillness
 def test_the_strip_holds_what_the_steps_say(site, tab, address):
     """Its last frames are clean images, its first ones noise."""
     from PIL import Image
+
     settings, files = element((site / "book/diffusion-reverse.html").read_text("utf-8"))
     strip = np.asarray(Image.open(site / "book" / files["data-strip"]))
     frames = strip.reshape(2 * settings["images"], 16, len(settings["steps"]), 16)
     states = frames[: settings["images"]].transpose(2, 0, 1, 3)  # [T, N, H, W]
     grey = ((states > 30) & (states < 225)).mean(axis=(1, 2, 3))
     assert grey[0] > 0.5 > 0.3 > grey[-1]
-    assert (frames[settings["images"]:, :, -1] == frames[: settings["images"], :, -1]).all()
+    assert (frames[settings["images"] :, :, -1] == frames[: settings["images"], :, -1]).all()
 
 
 @pytest.mark.parametrize("page", ["latent-space", "diffusion-reverse"])
@@ -208,7 +215,8 @@ def test_the_output_of_the_cell_holds_everything(site):
     model, _ = train_plane_vae(digits, steps=1)
     codes = {"VAE": model.encode(paddle.to_tensor(digits.images))[0].numpy()}
     settings, files = element(
-        explorer({"VAE": model}, codes, digits.labels, digits.classes)._repr_html_())
+        explorer({"VAE": model}, codes, digits.labels, digits.classes)._repr_html_()
+    )
     script = base64.b64decode(files["data-weights-0"].partition(",")[2]).decode()
     assert settings["panels"][0]["key"] in script
     within = np.frombuffer(base64.b64decode(settings["panels"][0]["codes"]), "<u2") / 65535

@@ -26,8 +26,11 @@ class Page(HTMLParser):
         if tag == "a" and attributes.get("href"):
             self.links.append(attributes["href"])
         elif tag != "a":
-            self.loads += [value for name in ("src", "href", "data", "poster", "action")
-                           if (value := attributes.get(name))]
+            self.loads += [
+                value
+                for name in ("src", "href", "data", "poster", "action")
+                if (value := attributes.get(name))
+            ]
             for name in ("style", "srcset"):
                 self.loads += re.findall(r"//[^\s)'\"]+", attributes.get(name) or "")
 
@@ -43,13 +46,23 @@ def asked_by_css(text):
 
 
 def test_no_file_of_the_site_asks_another_host(site, pages):
-    asked = {name: [*page.loads, *asked_by_css("".join(
-        re.findall(r"<style[^>]*>(.*?)</style>", page.text, re.S)))]
-        for name, page in pages.items()}
-    asked |= {str(path.relative_to(site)): asked_by_css(path.read_text("utf-8"))
-              for path in site.rglob("*.css")}
-    foreign = [f"{name}: {address}" for name, addresses in asked.items() for address in addresses
-               if urlsplit(address).netloc]
+    asked = {
+        name: [
+            *page.loads,
+            *asked_by_css("".join(re.findall(r"<style[^>]*>(.*?)</style>", page.text, re.S))),
+        ]
+        for name, page in pages.items()
+    }
+    asked |= {
+        str(path.relative_to(site)): asked_by_css(path.read_text("utf-8"))
+        for path in site.rglob("*.css")
+    }
+    foreign = [
+        f"{name}: {address}"
+        for name, addresses in asked.items()
+        for address in addresses
+        if urlsplit(address).netloc
+    ]
     assert not foreign, "\n".join(foreign)
 
 
@@ -81,11 +94,18 @@ def test_every_link_leads_somewhere_from_a_host_and_from_a_folder(site, pages):
 
 
 def test_links_to_other_hosts_are_secure_and_whole(pages):
-    links = {(name, link) for name, page in pages.items() for link in page.links
-             if urlsplit(link).scheme or urlsplit(link).netloc}
+    links = {
+        (name, link)
+        for name, page in pages.items()
+        for link in page.links
+        if urlsplit(link).scheme or urlsplit(link).netloc
+    }
     assert len(links) > 20
-    bad = [f"{name}: {link}" for name, link in links
-           if not re.fullmatch(r"https://[\w.-]+\.[a-z]{2,}(/\S*)?|mailto:\S+@\S+", link)]
+    bad = [
+        f"{name}: {link}"
+        for name, link in links
+        if not re.fullmatch(r"https://[\w.-]+\.[a-z]{2,}(/\S*)?|mailto:\S+@\S+", link)
+    ]
     assert not bad, "\n".join(bad)
 
 
@@ -123,11 +143,18 @@ def test_a_reader_walks_through_the_book_as_files(tab, site):
     """From the first page to the last by `next`, and `previous` leads back."""
     wrong = []
     tab.on("pageerror", lambda error: wrong.append(f"{tab.url}: {error}"))
-    tab.on("console", lambda message: message.type == "error" and wrong.append(
-        f"{tab.url}: {message.text}"))
+    tab.on(
+        "console",
+        lambda message: message.type == "error" and wrong.append(f"{tab.url}: {message.text}"),
+    )
     tab.on("requestfailed", lambda request: wrong.append(f"{tab.url}: {request.url}"))
-    tab.on("request", lambda request: request.url.startswith(("file:", "data:", "blob:"))
-           or wrong.append(f"{tab.url}: {request.url}"))
+    tab.on(
+        "request",
+        lambda request: (
+            request.url.startswith(("file:", "data:", "blob:"))
+            or wrong.append(f"{tab.url}: {request.url}")
+        ),
+    )
 
     tab.goto((site / "index.html").as_uri())
     tab.wait_for_url("**/book/index.html")

@@ -13,20 +13,24 @@ def test_every_page_was_looked_at(visits, names):
     assert set(visits.requests) == set(names)
 
 
-@pytest.mark.parametrize(("kinds", "promise"), [
-    (["foreign"], "no request leaves the site"),
-    (["missing"], "every file that a page asks for is there"),
-    (["errors"], "no error on the console"),
-    (["images"], "every image loads and is told in words"),
-    (["formulas"], "every formula is typeset"),
-    (["ids"], "an id is there once"),
-    (["width"], "no sideways scroll, nothing cut off"),
-    (["scrollers"], "what scrolls can be scrolled with the keyboard"),
-    (["figures"], "figures are readable on both grounds"),
-    (["sizes"], "images are of the size at which they are shown"),
-    (["buttons"], "code has a copy button, output has none"),
-    (["axe"], "WCAG 2.1 A and AA"),
-], ids=lambda value: value[0] if isinstance(value, list) else "")
+@pytest.mark.parametrize(
+    ("kinds", "promise"),
+    [
+        (["foreign"], "no request leaves the site"),
+        (["missing"], "every file that a page asks for is there"),
+        (["errors"], "no error on the console"),
+        (["images"], "every image loads and is told in words"),
+        (["formulas"], "every formula is typeset"),
+        (["ids"], "an id is there once"),
+        (["width"], "no sideways scroll, nothing cut off"),
+        (["scrollers"], "what scrolls can be scrolled with the keyboard"),
+        (["figures"], "figures are readable on both grounds"),
+        (["sizes"], "images are of the size at which they are shown"),
+        (["buttons"], "code has a copy button, output has none"),
+        (["axe"], "WCAG 2.1 A and AA"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
 def test_no_page_breaks_the_promise(visits, kinds, promise):
     found = visits.of(*kinds)
     assert not found, f"{promise}, but:\n{found}"
@@ -45,8 +49,11 @@ def cells(page):
 
 
 def test_copy_buttons_give_the_code_exactly(visits, site):
-    pages = {name: path.read_text("utf-8") for name in visits.copied
-             if (path := site / "_sources" / Path(name).with_suffix(".md")).is_file()}
+    pages = {
+        name: path.read_text("utf-8")
+        for name in visits.copied
+        if (path := site / "_sources" / Path(name).with_suffix(".md")).is_file()
+    }
     assert sum(len(visits.copied[name]) for name in pages) > 100
     for name, page in pages.items():
         copied = [text.strip() for text in visits.copied[name]]
@@ -56,14 +63,18 @@ def test_copy_buttons_give_the_code_exactly(visits, site):
 
 
 def test_copied_code_is_in_the_book_or_the_package(visits, site):
-    sources = [path.read_text("utf-8") for folder in ("genbook", "tests", "book")
-               for path in (ROOT / folder).rglob("*.py")]
+    sources = [
+        path.read_text("utf-8")
+        for folder in ("genbook", "tests", "book")
+        for path in (ROOT / folder).rglob("*.py")
+    ]
     for name in visits.copied:
         path = site / "_sources" / Path(name).with_suffix(".md")
         page = path.read_text("utf-8") if path.is_file() else ""
         for text in visits.copied[name]:
             assert any(same_lines(text, source) for source in (page, *sources)), (
-                f"{name}: a copy button gives what no source holds:\n{text}")
+                f"{name}: a copy button gives what no source holds:\n{text}"
+            )
 
 
 def same_lines(text, source):

@@ -12,7 +12,7 @@ class Words(HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.open, self.words, self.title = [], [], ""
-        self.feed(text[text.index("<article"):text.index("</article>")])
+        self.feed(text[text.index("<article") : text.index("</article>")])
 
     def handle_starttag(self, tag, attributes):
         if tag in ("p", "h1"):
@@ -46,15 +46,20 @@ def terms(site):
 def search(tab, address, term):
     """The names of the pages that a search lists, in its order."""
     tab.goto(f"{address}search.html?q={term}")
-    tab.wait_for_function("/finished|found|did not match/i.test("
-                          "document.querySelector('#search-results .search-summary')?.innerText)")
+    tab.wait_for_function(
+        "/finished|found|did not match/i.test("
+        "document.querySelector('#search-results .search-summary')?.innerText)"
+    )
     links = tab.locator("#search-results ul.search a").evaluate_all("a => a.map((e) => e.href)")
     return [re.sub(r".*/|\.html.*", "", link) for link in links]
 
 
 def test_a_term_of_each_chapter_finds_the_chapter(tab, address, terms):
-    missed = [f"{term!r} does not find {name}" for name, term in terms.items()
-              if name not in search(tab, address, term)]
+    missed = [
+        f"{term!r} does not find {name}"
+        for name, term in terms.items()
+        if name not in search(tab, address, term)
+    ]
     assert not missed, "\n".join(missed)
 
 

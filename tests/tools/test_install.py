@@ -78,8 +78,9 @@ def test_two_installations_take_turns(install, tmp_path):
     (tmp_path / ".venv").mkdir()
     (tmp_path / ".venv/.installed").touch()
     with install.locked(tmp_path / ".venv.lock"):
-        other = subprocess.Popen([sys.executable, FILE, tmp_path / ".venv"], text=True,
-                                 stdout=subprocess.PIPE)
+        other = subprocess.Popen(
+            [sys.executable, FILE, tmp_path / ".venv"], text=True, stdout=subprocess.PIPE
+        )
         assert "waiting" in other.stdout.readline()
         assert other.poll() is None
     assert other.wait(timeout=60) == 0

@@ -35,7 +35,9 @@ def learn_address(app, config):
     """Take the site's address from the environment where the configuration has none."""
     base = config.html_baseurl or os.environ.get("GENBOOK_URL", "")
     if base and urlsplit(base).scheme not in ("http", "https"):
-        raise SystemExit(f"genbook: GENBOOK_URL is {base!r}; it must start with https:// or http://")
+        raise SystemExit(
+            f"genbook: GENBOOK_URL is {base!r}; it must start with https:// or http://"
+        )
     config.html_baseurl = base and base.rstrip("/") + "/"
 
 
@@ -62,8 +64,11 @@ def describe(app, pagename, templatename, context, doctree):
             "og:image:height": "630",
             "twitter:card": "summary_large_image",
         }
-    lines = [f'<meta property="{name}" content="{html.escape(text)}" />'
-             for name, text in tags.items() if text]
+    lines = [
+        f'<meta property="{name}" content="{html.escape(text)}" />'
+        for name, text in tags.items()
+        if text
+    ]
     if tags["og:description"]:
         text = html.escape(tags["og:description"])
         lines.append(f'<meta name="description" content="{text}" />')
@@ -89,7 +94,11 @@ def not_found(app):
     body = NOT_FOUND.format(
         title=_("This page does not exist"),
         text=_("Perhaps it has moved. The table of contents and the search know all pages."),
-        home=home, first=_("To the first page"), search="search.html", find=_("Search"))
+        home=home,
+        first=_("To the first page"),
+        search="search.html",
+        find=_("Search"),
+    )
     yield "404", {"title": _("This page does not exist"), "body": body}, "page.html"
 
 
@@ -99,12 +108,14 @@ def write_files(app, exception):
         return
     shutil.copy2(CARD, Path(app.outdir, "_static", CARD.name))
     uris = (app.builder.get_target_uri(name) for name in sorted(app.env.found_docs))
-    urls = "".join(f"  <url><loc>{escape(app.config.html_baseurl + uri)}</loc></url>\n"
-                   for uri in uris)
+    urls = "".join(
+        f"  <url><loc>{escape(app.config.html_baseurl + uri)}</loc></url>\n" for uri in uris
+    )
     Path(app.outdir, "sitemap.xml").write_text(
         '<?xml version="1.0" encoding="UTF-8"?>\n'
         f'<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">\n{urls}</urlset>\n',
-        encoding="utf-8")
+        encoding="utf-8",
+    )
 
 
 def setup(app):

@@ -21,8 +21,10 @@ def to_rst(line: str) -> str:
     '``x_t`` is in [-1, 1]; \\\\|x\\\\_0\\\\| <= 1'
     """
     parts = re.split(r"`([^`]+)`", line)  # text, name, text, name, ...
-    return "".join(f"``{part}``" if i % 2 else re.sub(r"([\\*_|])", r"\\\1", part)
-                   for i, part in enumerate(parts))
+    return "".join(
+        f"``{part}``" if i % 2 else re.sub(r"([\\*_|])", r"\\\1", part)
+        for i, part in enumerate(parts)
+    )
 
 
 def leave_out(app, what, name, obj, skip, options):

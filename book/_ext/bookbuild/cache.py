@@ -36,7 +36,8 @@ class BookCache(JupyterCacheBase):
         """The notebook's code cells, and the key of their results."""
         bare, cells = super().create_hashed_notebook(nb, nb_metadata, cell_metadata)
         return bare, fingerprint.digest(
-            cells, imported_code(nb), self.lock, data_state(nb), checks_state(nb))
+            cells, imported_code(nb), self.lock, data_state(nb), checks_state(nb)
+        )
 
     def key(self, nb) -> str:
         """Where the results of `nb` are kept."""

@@ -77,8 +77,11 @@ def equations_of(text: str, page: str = "", first_line: int = 1) -> Iterator[Equ
 def equations_of_book(root: Path = ROOT) -> list[Equation]:
     """All numbered equations, in the order of the contents."""
     pages = re.findall(r"^\W*(?:root|file): (\S+)", (root / "_toc.yml").read_text("utf-8"), re.M)
-    return [equation for page in pages for equation in
-            equations_of((root / f"{page}.md").read_text("utf-8"), f"{page}.md")]
+    return [
+        equation
+        for page in pages
+        for equation in equations_of((root / f"{page}.md").read_text("utf-8"), f"{page}.md")
+    ]
 
 
 # The checks, read from the sources
@@ -89,8 +92,11 @@ def check_functions(root: Path = ROOT) -> Iterator[tuple[str, ast.FunctionDef, l
     for path in sorted((root / "tests/equations").glob("test_*.py")):
         for node in ast.parse(path.read_text("utf-8")).body:
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
-                marks = [d for d in node.decorator_list
-                         if isinstance(d, ast.Call) and ast.unparse(d.func) == "pytest.mark.checks"]
+                marks = [
+                    d
+                    for d in node.decorator_list
+                    if isinstance(d, ast.Call) and ast.unparse(d.func) == "pytest.mark.checks"
+                ]
                 yield path.name, node, [ast.literal_eval(mark.args[0]) for mark in marks]
 
 
@@ -101,8 +107,10 @@ def faults(equations: list[Equation], checked: set[str]) -> list[str]:
     for equation in equations:
         where = f"{equation.page}:{equation.line}"
         if not equation.label:
-            found.append(f"{where}: a numbered equation without a name; "
-                         "write $$ ... $$ (eq-name), or `align*` for no number")
+            found.append(
+                f"{where}: a numbered equation without a name; "
+                "write $$ ... $$ (eq-name), or `align*` for no number"
+            )
         elif not re.match(r"(eq|def)-\w", equation.label):
             found.append(f"{where}: {equation.label} starts with neither eq- nor def-")
         elif equation.label in first:
@@ -110,8 +118,10 @@ def faults(equations: list[Equation], checked: set[str]) -> list[str]:
         elif equation.label.startswith("eq-") and equation.label not in checked:
             found.append(f"{where}: {equation.label} has no check in tests/equations")
         first.setdefault(equation.label, where)
-    found += [f"tests/equations: a check of {label}, which the book does not have"
-              for label in sorted(checked - first.keys())]
+    found += [
+        f"tests/equations: a check of {label}, which the book does not have"
+        for label in sorted(checked - first.keys())
+    ]
     return found
 
 
@@ -123,15 +133,26 @@ def run_checks(root: Path = ROOT) -> list[Check]:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.xml")
         run = subprocess.run(
-            [sys.executable, "-m", "pytest", "tests/equations", f"--junitxml={report}",
-             "-p", "no:cacheprovider"],
-            cwd=root, capture_output=True, text=True,
+            [
+                sys.executable,
+                "-m",
+                "pytest",
+                "tests/equations",
+                f"--junitxml={report}",
+                "-p",
+                "no:cacheprovider",
+            ],
+            cwd=root,
+            capture_output=True,
+            text=True,
         )
         if run.returncode != 0:
             raise CheckFailed(f"\n{run.stdout}{run.stderr}")
         cases = ElementTree.parse(report).iter("testcase")
-        return [Check(**{p.get("name"): p.get("value") for p in case.iter("property")})
-                for case in cases]
+        return [
+            Check(**{p.get("name"): p.get("value") for p in case.iter("property")})
+            for case in cases
+        ]
 
 
 def table(checks: list[Check], equations: list[Equation]) -> str:
@@ -139,8 +160,10 @@ def table(checks: list[Check], equations: list[Equation]) -> str:
     of_label = defaultdict(list)
     for check in checks:
         of_label[check.label].append(check)
-    rows = ["| Number | What it says | How it was checked | Deviation | Tolerance |",
-            "|---|---|---|---|---|"]
+    rows = [
+        "| Number | What it says | How it was checked | Deviation | Tolerance |",
+        "|---|---|---|---|---|",
+    ]
     for equation in equations:
         for i, check in enumerate(of_label[equation.label]):
             number = f"{{eq}}`{equation.label}`" if i == 0 else ""
@@ -151,8 +174,7 @@ def table(checks: list[Check], equations: list[Equation]) -> str:
 
 def state(root: Path = ROOT) -> str:
     """The hash of all that the checks and their table depend on: equations, checks, `genbook`."""
-    sources = [path.read_text("utf-8")
-               for path in sorted((root / "tests/equations").glob("*.py"))]
+    sources = [path.read_text("utf-8") for path in sorted((root / "tests/equations").glob("*.py"))]
     modules = frozenset().union(*map(fingerprint.imported_modules, sources))
     code = fingerprint.of_modules(modules)
     return fingerprint.digest(repr(equations_of_book(root)), code, *sources)

@@ -28,8 +28,10 @@ def list_fonts(build: Path) -> None:
     folder = build / "matplotlib"
     if not any(folder.glob("fontlist-*.json")):
         subprocess.run(
-            [sys.executable, "-c", "import matplotlib.font_manager"], check=True,
-            env={**os.environ, "MPLCONFIGDIR": str(folder)}, stderr=subprocess.DEVNULL,
+            [sys.executable, "-c", "import matplotlib.font_manager"],
+            check=True,
+            env={**os.environ, "MPLCONFIGDIR": str(folder)},
+            stderr=subprocess.DEVNULL,
         )
 
 
@@ -57,10 +59,15 @@ class Page:
         self.progress.parent.mkdir(parents=True, exist_ok=True)
         self.progress.write_text("")
         self._client = NotebookClient(
-            nb, log=_silent, record_timing=False, shutdown_kernel="immediate",
+            nb,
+            log=_silent,
+            record_timing=False,
+            shutdown_kernel="immediate",
             # On a busy machine a figure may come late; better an error than a missing figure.
-            iopub_timeout=60, raise_on_iopub_timeout=True,
-            on_cell_start=self._on_cell_start, on_cell_executed=self._on_cell_executed,
+            iopub_timeout=60,
+            raise_on_iopub_timeout=True,
+            on_cell_start=self._on_cell_start,
+            on_cell_executed=self._on_cell_executed,
             extra_arguments=["--IPKernelApp.log_level=ERROR"],
         )
 
@@ -72,8 +79,9 @@ class Page:
         manager = self._client.create_kernel_manager()
         manager.kernel_spec_manager = KernelSpecManager(kernel_dirs=[])
         with self.output.open("wb") as output:
-            self._client.execute(cwd=str(self._folder), env=self._environment(),
-                                 stdout=output, stderr=output)
+            self._client.execute(
+                cwd=str(self._folder), env=self._environment(), stdout=output, stderr=output
+            )
         self.seconds = self.elapsed()
 
     def stop(self) -> None:
@@ -124,9 +132,11 @@ class Page:
     def _environment(self) -> dict[str, str]:
         """What the kernel is told: where runs are kept, where to report, and to use one core."""
         one_core = dict.fromkeys(
-            ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+            ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"
+        )
         return {
-            **os.environ, **one_core,
+            **os.environ,
+            **one_core,
             "GENBOOK_RUNS": str(self._runs),
             "GENBOOK_PROGRESS": str(self.progress),
             "MPLCONFIGDIR": str(self._fonts),

@@ -25,8 +25,12 @@ def keep_used_icons(app, exception):
     if not icons:
         LOGGER.warning("the theme keeps its icons elsewhere: adapt light.py")
     texts = [*site.rglob("*.html"), *static.glob("*.js"), *static.glob("scripts/*.js")]
-    used = {name for path in texts if path not in icons
-            for name in re.findall(r"\bfa-([a-z0-9-]+)", path.read_text(encoding="utf-8"))}
+    used = {
+        name
+        for path in texts
+        if path not in icons
+        for name in re.findall(r"\bfa-([a-z0-9-]+)", path.read_text(encoding="utf-8"))
+    }
 
     def keep(icon):
         names = {icon[1], *re.findall(r'"([^"]+)"', icon[2])}
@@ -55,8 +59,9 @@ def compact_figures(app, exception):
 
 def smaller(images, shown) -> str:
     """The reference to a figure, to the smaller of its files."""
-    sizes = {suffix: (images / f"{shown[2]}{suffix}").stat().st_size
-             for suffix in (".png", ".webp")}
+    sizes = {
+        suffix: (images / f"{shown[2]}{suffix}").stat().st_size for suffix in (".png", ".webp")
+    }
     return f'{shown[1]}{shown[2]}{min(sizes, key=sizes.get)}"'
 
 

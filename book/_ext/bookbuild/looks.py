@@ -13,8 +13,14 @@ def note_looks(app, config):
     """Remember the files of the static folders."""
     folders = [Path(app.srcdir, folder) for folder in config.html_static_path]
     config.bookbuild_looks = fingerprint.digest(
-        *(part for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()
-          for part in (path.relative_to(folder).as_posix(), path.read_bytes())))
+        *(
+            part
+            for folder in folders
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+            for part in (path.relative_to(folder).as_posix(), path.read_bytes())
+        )
+    )
 
 
 def setup(app):

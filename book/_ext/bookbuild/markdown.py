@@ -51,8 +51,12 @@ def blocks(doctree: nodes.document, builder) -> Iterator[Block]:
     doctree: resolved. builder: that of Sphinx, while it writes this page.
     """
     yield from _Page(builder).children(doctree)
-    cited = {r["reftitle"]: None for place in doctree.findall(_is_citation)
-             for r in place.findall(nodes.reference) if "reftitle" in r}
+    cited = {
+        r["reftitle"]: None
+        for place in doctree.findall(_is_citation)
+        for r in place.findall(nodes.reference)
+        if "reftitle" in r
+    }
     if cited:
         works = "\n".join(f"- {_escape(work)}" for work in sorted(cited))
         yield f"## References\n\n{works}"
@@ -146,23 +150,34 @@ class _Page:
     def block_math_block(self, node):
         parts = [part.strip() for part in node.astext().split("\n\n") if part.strip()]
         # As on the site: lines of one equation are aligned, several equations stand in a column.
-        lines = [rf"\begin{{aligned}}{p}\end{{aligned}}"
-                 if r"\\" in p and not node["nowrap"] else p for p in parts]
-        text = self.math(lines[0] if len(lines) == 1 else
-                         "\\begin{gathered}\n" + " \\\\\n".join(lines) + "\n\\end{gathered}")
+        lines = [
+            rf"\begin{{aligned}}{p}\end{{aligned}}" if r"\\" in p and not node["nowrap"] else p
+            for p in parts
+        ]
+        text = self.math(
+            lines[0]
+            if len(lines) == 1
+            else "\\begin{gathered}\n" + " \\\\\n".join(lines) + "\n\\end{gathered}"
+        )
         if node["number"]:
             number = get_node_equation_number(SimpleNamespace(builder=self.builder), node)
             tag = rf"\tag{{{number}}}"
-            text = re.sub(r"(\\end\{[^}]*\}\s*)$", lambda m: f"{tag}\n{m[0]}", text) \
-                if node["nowrap"] else f"{text} {tag}"
+            text = (
+                re.sub(r"(\\end\{[^}]*\}\s*)$", lambda m: f"{tag}\n{m[0]}", text)
+                if node["nowrap"]
+                else f"{text} {tag}"
+            )
         yield f"$$\n{text}\n$$"
 
     def block_literal_block(self, node):
         ticks = "`" * max(3, 1 + max(map(len, re.findall("`+", node.astext())), default=0))
         language = node.get("language", "").replace("ipython3", "python").replace("default", "")
         fenced = f"{ticks}{language}\n{node.astext().rstrip()}\n{ticks}"
-        yield Source(node["source"], node.astext(), fenced) if "highlight_args" in node \
-            and node.get("source") else fenced
+        yield (
+            Source(node["source"], node.astext(), fenced)
+            if "highlight_args" in node and node.get("source")
+            else fenced
+        )
 
     def block_doctest_block(self, node):
         yield f"```python\n{node.astext()}\n```"
@@ -218,8 +233,13 @@ class _Page:
     def block_table(self, node):
         for title in node.findall(nodes.title):
             yield f"**{self.label(node)}** {self.inline(title)}"
-        rows = [[" ".join(self._inner(entry)).replace("|", r"\|").replace("\n", " ")
-                 for entry in row.findall(nodes.entry)] for row in node.findall(nodes.row)]
+        rows = [
+            [
+                " ".join(self._inner(entry)).replace("|", r"\|").replace("\n", " ")
+                for entry in row.findall(nodes.entry)
+            ]
+            for row in node.findall(nodes.row)
+        ]
         if next(node.findall(nodes.thead), None) is None:
             rows.insert(0, [""] * len(rows[0]))
         rows.insert(1, ["---"] * len(rows[0]))

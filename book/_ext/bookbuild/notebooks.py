@@ -94,10 +94,13 @@ def make(app, page, doctree):
         cells.append(new_markdown_cell("\n\n".join(text)))
     for i, cell in enumerate(cells):
         cell.id = f"cell-{i}"  # the same in every build
-    notebook = new_notebook(cells=cells, metadata={
-        "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
-        "language_info": {"name": "python"},
-    })
+    notebook = new_notebook(
+        cells=cells,
+        metadata={
+            "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
+            "language_info": {"name": "python"},
+        },
+    )
     nbformat.validate(notebook)
     return notebook
 
@@ -115,8 +118,12 @@ def with_hidden_cells(blocks, page) -> list[markdown.Block]:
 
 def hidden_cells(page, start, end) -> list[markdown.Cell]:
     """The code cells from `start` to before `end`."""
-    return [markdown.Cell(i) for i in range(start, end) if page.cells[i].cell_type == "code"
-            and "site-only" not in page.cells[i].metadata.get("tags", ())]
+    return [
+        markdown.Cell(i)
+        for i in range(start, end)
+        if page.cells[i].cell_type == "code"
+        and "site-only" not in page.cells[i].metadata.get("tags", ())
+    ]
 
 
 def source_of(block, page) -> str | Shown | None:

@@ -10,11 +10,17 @@ def check_pictures(app, doctree):
     """Warn about pictures that a reader who cannot see them would miss."""
     for image in doctree.findall(nodes.image):
         if not image.get("alt"):
-            LOGGER.warning("a picture without an alternative text; in a code cell it is "
-                           "`mystnb: {image: {alt: ...}}`", location=image)
+            LOGGER.warning(
+                "a picture without an alternative text; in a code cell it is "
+                "`mystnb: {image: {alt: ...}}`",
+                location=image,
+            )
         if drawn_by_cell(image) and not within(image, nodes.figure):
-            LOGGER.warning("a picture without a caption; in a code cell it is "
-                           "`mystnb: {figure: {name: ..., caption: ...}}`", location=image)
+            LOGGER.warning(
+                "a picture without a caption; in a code cell it is "
+                "`mystnb: {figure: {name: ..., caption: ...}}`",
+                location=image,
+            )
 
 
 def drawn_by_cell(image) -> bool:

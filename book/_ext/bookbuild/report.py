@@ -19,8 +19,11 @@ def print_summary(app, exception):
         took = f"{seconds[docname]:8.1f} s" if docname in seconds else "    cached"
         print(f"{docname:<{width}}{took}")
     site = os.path.relpath(app.outdir)
-    print(f"\nThe book is at {site}/index.html. To serve it: make serve, "
-          f"or python -m http.server -d {site}", flush=True)
+    print(
+        f"\nThe book is at {site}/index.html. To serve it: make serve, "
+        f"or python -m http.server -d {site}",
+        flush=True,
+    )
 
 
 def setup(app):

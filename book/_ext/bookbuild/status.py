@@ -15,8 +15,16 @@ from sphinx.util.docutils import SphinxDirective
 from .cache import of_book, page_keys
 from .execute import cores
 
-PACKAGES = ("paddlepaddle", "numpy", "scipy", "scikit-learn", "matplotlib", "jupyter-book",
-            "sphinx", "myst-nb")
+PACKAGES = (
+    "paddlepaddle",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "matplotlib",
+    "jupyter-book",
+    "sphinx",
+    "myst-nb",
+)
 
 WAITING = "build-status"  # the class of the tables that get their rows when all pages were read
 
@@ -50,8 +58,9 @@ def times(app) -> list[tuple[str, str, str]]:
             continue  # a build that runs no pages
         data = noted[keys[page]]
         memory = data.get("peak_memory")  # older results have none, and not every system tells
-        rows.append((page, f"{data['execution_seconds']:.0f}",
-                     f"{memory / 2**20:.0f}" if memory else "–"))
+        rows.append(
+            (page, f"{data['execution_seconds']:.0f}", f"{memory / 2**20:.0f}" if memory else "–")
+        )
     return rows
 
 

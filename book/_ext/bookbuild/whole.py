@@ -21,8 +21,10 @@ def begin(app, config):
     """Wait until no other build writes into this folder; forget what an unfinished one made."""
     encoding = locale.getpreferredencoding(False)
     if encoding.lower().replace("-", "") != "utf8":
-        raise SystemExit(f"genbook: Python takes all text for {encoding} here, and the book is in "
-                         "UTF-8; set PYTHONUTF8=1, as make does")
+        raise SystemExit(
+            f"genbook: Python takes all text for {encoding} here, and the book is in "
+            "UTF-8; set PYTHONUTF8=1, as make does"
+        )
     doctrees = Path(app.doctreedir)
     try:
         doctrees.mkdir(parents=True, exist_ok=True)
