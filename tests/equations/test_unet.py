@@ -5,23 +5,6 @@ from genbook.unet import UNet, timestep_embedding
 from paddle import nn
 
 
-@pytest.mark.checks("eq-unet-receptive-field", "how far a layer sees")
-def test_receptive_field(agree):
-    """The part of the input on which the middle of the output has a gradient, layer by layer."""
-    paddle.seed(0)
-    layers = [(3, 1), (3, 2), (5, 1), (3, 2), (3, 1)]  # kernel and stride
-    network, field, apart = nn.Sequential(), 1, 1
-    for i, (kernel, stride) in enumerate(layers):
-        network.add_sublayer(str(i), nn.Conv2D(1, 1, kernel, stride=stride, padding=kernel // 2))
-        field, apart = field + (kernel - 1) * apart, apart * stride
-        x = paddle.randn([1, 1, 96, 96])
-        x.stop_gradient = False
-        y = network(x)
-        y[0, 0, y.shape[2] // 2, y.shape[3] // 2].backward()
-        touched = np.flatnonzero((x.grad[0, 0].numpy() != 0).any(axis=0))
-        agree(touched[-1] - touched[0] + 1, field, 0)
-
-
 @pytest.mark.checks("eq-conv-cost", "parameters and multiplications of a convolution")
 def test_conv_cost(agree):
     """Paddle's count of the weights; the sum of the outputs where all factors are 1."""
