@@ -67,6 +67,23 @@ def use_onednn():
         setattr(F, name, _instead(getattr(F, name), other))
 
 
+def bfloat16(network):
+    """Have a network round the factors of its products to bfloat16 where that is faster.
+
+    With AMX, samples come about twice as fast; the relative error of a factor is at most 2^-8,
+    see `onednn.bfloat16_products`. Returns the network.
+    """
+    forward = network.forward
+
+    @functools.wraps(forward)
+    def wrapped(*args, **kwargs):
+        with onednn.bfloat16_products():
+            return forward(*args, **kwargs)
+
+    network.forward = wrapped
+    return network
+
+
 def _instead(function, other):
     """`other`, and where it answers NotImplemented, `function`."""
 

@@ -2,6 +2,7 @@
 
 import paddle
 
+from .. import cpu
 from ..checkpoint import build
 from ..diffusion import hide_labels
 from ..train import fit
@@ -37,4 +38,4 @@ def train_diffusion(
         name="diffusion",
         **settings,
     )
-    return model, history
+    return cpu.bfloat16(model), history

@@ -370,6 +370,61 @@ def test_a_linear_layer_rounds_its_factors_by_no_more_than_bfloat16(shape):
         assert (np.abs(result - expected) <= (2**-7 + 2**-16 + 1e-5) * size).all()  # of two factors
 
 
+def convolution_results(layer, x, dy):
+    """y and the gradients of x, weight and bias."""
+    x = paddle.to_tensor(x, stop_gradient=False)
+    y = layer(x)
+    gradients = paddle.grad([y], [x, layer.weight, layer.bias], [paddle.to_tensor(dy)])
+    return [tensor.numpy() for tensor in (y, *gradients)]
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("x, weight, stride, padding", SHAPES)
+def test_a_convolution_with_brief_factors(x, weight, stride, padding, transposed):
+    """Numbers that bfloat16 holds give exact sums; others err by the rounding of two factors."""
+    if transposed:
+        weight = (weight[1], weight[0], *weight[2:])
+    layer, x = layer_of(weight, stride, padding, transposed), paddle.randn(x).numpy()
+    dy = paddle.randn(layer(paddle.to_tensor(x)).shape).numpy()
+    rounded = layer_of(weight, stride, padding, transposed)
+    rounded.weight.set_value((8 * layer.weight).round())
+    for of, images, slopes in ((rounded, (8 * x).round(), (8 * dy).round()), (layer, x, dy)):
+        exact = convolution_results(of, images, slopes)  # in float32, tested by hand
+        with onednn.bfloat16_products():
+            brief = convolution_results(of, images, slopes)
+        for parameter in (of.weight, of.bias):
+            parameter.set_value(parameter.abs())
+        sizes = convolution_results(of, np.abs(images), np.abs(slopes))
+        most = 1e-5 if of is rounded else 2**-7 + 2**-16 + 1e-5
+        for result, expected, size in zip(brief, exact, sizes, strict=True):
+            assert (np.abs(result - expected) <= most * size).all()
+
+
+def test_convolutions_round_their_factors_where_the_processor_has_amx(monkeypatch):
+    layer, x = nn.Conv2D(8, 8, 3), paddle.randn([2, 8, 9, 9])
+    exact = layer(x).numpy()
+    has_amx = onednn.library().dnnl_get_effective_cpu_isa() & onednn.AMX == onednn.AMX
+    with onednn.bfloat16_products():
+        assert (layer(x).numpy() == exact).all() != has_amx
+    monkeypatch.setattr(onednn, "AMX", 1 << 30)  # as if no processor had it
+    with onednn.bfloat16_products():
+        assert (layer(x).numpy() == exact).all()
+
+
+def test_a_network_can_round_its_factors_whenever_it_is_called():
+    paddle.seed(0)
+    network = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64))
+    x = paddle.randn([100, 64])
+    exact = network(x).numpy()
+    with onednn.bfloat16_products():
+        brief = network(x).numpy()
+    assert cpu.bfloat16(network) is network
+    assert (network(x).numpy() == brief).all()
+    other = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64))
+    other.set_state_dict(network.state_dict())
+    assert (other(x).numpy() == exact).all()
+
+
 def test_factors_are_rounded_within_the_block_only(monkeypatch):
     calls = []
     apply = onednn.Linear.apply
