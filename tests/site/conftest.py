@@ -127,7 +127,7 @@ class Visits:
 
 @pytest.fixture(scope="session")
 def visits(site, address, names):
-    """Every page opened once, looked at in every state, by two tabs at a time."""
+    """Every page opened once, looked at in every state, by three tabs at a time."""
     path = chromium()
     with ThreadPoolExecutor(1) as thread:  # the loop of the other browser is in this one
         return thread.submit(asyncio.run, visit_all(path, address, names)).result()
@@ -137,7 +137,7 @@ async def visit_all(path, address, names):
     """Visit the pages."""
     from playwright.async_api import async_playwright
 
-    visits, tabs, clipboard = Visits(), asyncio.Semaphore(2), asyncio.Lock()
+    visits, tabs, clipboard = Visits(), asyncio.Semaphore(3), asyncio.Lock()
 
     async def visit(browser, name):
         async with tabs:

@@ -102,7 +102,8 @@ const probes = (() => {
       && !all(focusable, e).some(shown)).map((e) => `scrolls only by mouse: ${name(e)}`);
   }
 
-  const luminance = (rgb) => rgb.slice(0, 3).map((v) => v / 255)
+  // (A pixel's own array would round what is mapped.)
+  const luminance = (rgb) => Array.from(rgb).slice(0, 3).map((v) => v / 255)
     .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
     .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
 
