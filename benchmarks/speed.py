@@ -102,15 +102,18 @@ def torch_steps(name):
 
 @contextlib.contextmanager
 def bfloat16_products_in_torch():
-    """Within this block PyTorch may round the factors of products of matrices to bfloat16."""
+    """Within this block PyTorch may round the factors of its products to bfloat16."""
     import torch
 
-    settings = torch.backends.mkldnn.matmul
-    before, settings.fp32_precision = settings.fp32_precision, "bf16"
+    kinds = (torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv)
+    before = [settings.fp32_precision for settings in kinds]
+    for settings in kinds:
+        settings.fp32_precision = "bf16"
     try:
         yield
     finally:
-        settings.fp32_precision = before
+        for settings, precision in zip(kinds, before, strict=True):
+            settings.fp32_precision = precision
 
 
 def within(block, function):
@@ -176,6 +179,11 @@ def main():
                 None,
             ),
             "forward": (ours[1], theirs[1], stock[name][1]),
+            "forward in bfloat16": (
+                within(onednn.bfloat16_products, ours[1]),
+                within(bfloat16_products_in_torch, theirs[1]),
+                None,
+            ),
         }
         for what, (mine, other, untuned) in rows.items():
             mine, other = measure((mine, other), args.turns)
