@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import functools
 import platform
+import types
 
 import paddle.nn as nn
 import paddle.nn.functional as F
@@ -73,15 +74,14 @@ def bfloat16(network):
     With AMX, samples come about twice as fast; the relative error of a factor is at most 2^-8,
     see `onednn.bfloat16_products`. Returns the network.
     """
-    forward = network.forward
-
-    @functools.wraps(forward)
-    def wrapped(*args, **kwargs):
-        with onednn.bfloat16_products():
-            return forward(*args, **kwargs)
-
-    network.forward = wrapped
+    network.forward = types.MethodType(_forward_in_bfloat16, network)
     return network
+
+
+def _forward_in_bfloat16(network, *args, **kwargs):
+    """The forward of the network's class. (A method, so that a copy has its own.)"""
+    with onednn.bfloat16_products():
+        return type(network).forward(network, *args, **kwargs)
 
 
 def _instead(function, other):

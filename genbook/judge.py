@@ -1,5 +1,6 @@
 """A classifier of real images that judges made ones."""
 
+import numpy as np
 import paddle
 import paddle.nn as nn
 import paddle.nn.functional as F
@@ -25,18 +26,23 @@ class Judge(nn.Layer):
         )  # fmt: skip
         self.head = nn.Linear(64, classes)
 
-    def features(self, x):
-        """The features that distances are measured in: [N, 1, H, W] -> [N, 64]."""
-        return self.body(x)
-
     def forward(self, x):
         """The logits of the classes: [N, 1, H, W] -> [N, classes]."""
         return self.head(self.body(x))
 
-    @paddle.no_grad()
     def probabilities(self, images):
         """The probability of each class: images [N, 1, H, W] -> numpy [N, classes]."""
-        return F.softmax(self(paddle.to_tensor(images)), axis=1).numpy()
+        return self._of_all(lambda x: F.softmax(self(x), axis=1), images)
+
+    def features(self, images):
+        """What distances are measured in: images [N, 1, H, W] -> numpy [N, 64]."""
+        return self._of_all(self.body, images)
+
+    @paddle.no_grad()
+    def _of_all(self, function, images, size=1000):
+        """The values of a function of images: some at a time, for what layers make is large."""
+        parts = (images[i : i + size] for i in range(0, len(images), size))
+        return np.concatenate([function(paddle.to_tensor(part)).numpy() for part in parts])
 
 
 def train_judge(data, steps=800, seed=0):

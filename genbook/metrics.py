@@ -91,9 +91,14 @@ def nearest_distance(images, training):
     images: [N, ...]. training: [M, ...]. Returns [N]. A sample much nearer than test
     images are is a copy.
     """
-    images, training = np.asarray(images), np.asarray(training)
-    tree = cKDTree(training.reshape(len(training), -1))
-    return tree.query(images.reshape(len(images), -1))[0]
+    images, training = (np.asarray(a).reshape(len(a), -1) for a in (images, training))
+    # |x - y|^2 = |x|^2 - 2 x y + |y|^2, of which the first is the same for all y.
+    lengths = np.square(training).sum(axis=1)
+    nearest = [
+        (lengths - 2 * images[i : i + 500] @ training.T).argmin(axis=1)
+        for i in range(0, len(images), 500)  # [500, M] numbers at a time
+    ]
+    return np.linalg.norm(images - training[np.concatenate(nearest)], axis=1)
 
 
 def standard_error(score, samples, repeats=200, seed=0):

@@ -15,13 +15,16 @@ def test_shapes_and_probabilities(judge):
     p = judge.probabilities(images)
     assert p.shape == (7, 15)
     np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-5)
-    assert Judge(10, 16).features(np_to_paddle(np.zeros((2, 1, 16, 16)))).shape == [2, 64]
+    assert Judge(10, 16).features(np.zeros((2, 1, 16, 16), "float32")).shape == (2, 64)
 
 
-def np_to_paddle(array):
-    import paddle
-
-    return paddle.to_tensor(array, dtype="float32")
+def test_many_images_are_judged_as_few_are(judge):
+    images = load("strokes", "test").images
+    many = np.concatenate([images] * 5)
+    assert len(many) > 1000
+    for function in (judge.probabilities, judge.features):
+        expected = np.concatenate([function(images)] * 5)
+        np.testing.assert_allclose(function(many), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_short_training_already_tells_most_classes_apart(judge):

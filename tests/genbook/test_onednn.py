@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import paddle
 import paddle.nn as nn
@@ -423,6 +425,17 @@ def test_a_network_can_round_its_factors_whenever_it_is_called():
     other = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64))
     other.set_state_dict(network.state_dict())
     assert (other(x).numpy() == exact).all()
+
+
+def test_a_copy_of_a_network_that_rounds_is_a_network_of_its_own():
+    network = cpu.bfloat16(nn.Linear(64, 64))
+    twin, x = copy.deepcopy(network), paddle.randn([100, 64])
+    assert (twin(x).numpy() == network(x).numpy()).all()
+    twin.weight.set_value(paddle.zeros_like(twin.weight))
+    assert (twin(x) == twin.bias).all()
+    twin(x).sum().backward()
+    assert twin.weight.grad is not None
+    assert network.weight.grad is None
 
 
 def test_factors_are_rounded_within_the_block_only(monkeypatch):
