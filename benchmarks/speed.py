@@ -5,7 +5,7 @@
 
 For each network, batch and optimiser the same, the two take turns, and the medians of all turns
 are printed with their ratio: above 1, Paddle is the faster. A step is measured twice: with float32
-products, and as `genbook.train.fit` takes it, with factors of linear layers rounded to bfloat16;
+products, and as `genbook.train.fit` takes it, with the factors of products rounded to bfloat16;
 PyTorch is then allowed to round them, too. The last column is Paddle as it comes, without
 `genbook.cpu.tune`, measured in a process of its own.
 """
