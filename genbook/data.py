@@ -65,7 +65,7 @@ class Dataset:
         return len(self.labels)
 
 
-def load(name, split="train", *, size=None, channels=1, root=None):
+def load(name, split="train", *, size=None, channels=1, most=None, root=None):
     """Load one split of a data set.
 
     Args:
@@ -73,6 +73,7 @@ def load(name, split="train", *, size=None, channels=1, root=None):
         split: "train" or "test".
         size: pixels per side, at least 8; None takes the set's own (16 for digits, else 28).
         channels: 1, or 3 equal ones.
+        most: how many images to take at most, spread evenly over the split; None takes all.
         root: a folder that holds the files of mnist or hanzi, directly or in a subfolder
             `mnist` or `chinese_mnist`. The other sets need no files.
 
@@ -92,7 +93,12 @@ def load(name, split="train", *, size=None, channels=1, root=None):
         raise ValueError(f"size must be a whole number of at least 8 pixels, not {size!r}")
     if channels not in (1, 3):
         raise ValueError(f"channels must be 1 or 3, not {channels!r}")
+    if most is not None and (not isinstance(most, numbers.Integral) or most < 1):
+        raise ValueError(f"most must be a whole number of at least 1 image, not {most!r}")
     images, labels = source.read(split, int(size), root)
+    if most is not None and most < len(images):
+        taken = np.linspace(0, len(images) - 1, most).astype(int)
+        images, labels = images[taken], labels[taken]
     images = np.repeat(images[:, None], channels, axis=1)
     return Dataset(name, split, images, labels, source.classes)
 

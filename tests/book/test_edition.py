@@ -12,6 +12,7 @@ Text.
 
 ```{code-cell} ipython3
 digits = load("digits", channels=3)
+digits, test = load("digits"), load("digits", "test")
 strokes = load("strokes")
 ```
 """
@@ -28,7 +29,9 @@ def test_the_default_edition_leaves_every_page_as_it_is(monkeypatch):
 def test_another_edition_loads_its_data_and_says_so_under_the_title(monkeypatch):
     monkeypatch.setenv("GENBOOK_EDITION", "mnist")
     page = edition.adapt(PAGE)
-    assert 'digits = load("mnist", channels=3)\nstrokes = load("strokes")' in page
+    assert 'digits = load("mnist", channels=3, most=4000)\n' in page
+    assert 'digits, test = load("mnist", most=4000), load("mnist", "test", most=4000)\n' in page
+    assert 'strokes = load("strokes")\n' in page
     head, _, rest = page.partition("# A chapter\n")
     assert head == PAGE.partition("# A chapter\n")[0]
     assert rest.lstrip().startswith("```{admonition} The MNIST edition")

@@ -59,6 +59,21 @@ def test_load_gives_images_labels_and_classes(name, size, split):
     assert len(counts) == len(dataset.classes) and counts.min() > 0.85 * counts.mean()
 
 
+def test_most_takes_images_from_all_over_the_set():
+    every, some = data.load("digits"), data.load("digits", most=100)
+    assert len(some) == 100 and some.images.shape[1:] == every.images.shape[1:]
+    places = [
+        np.flatnonzero((every.images == image).all(axis=(1, 2, 3)))[0] for image in some.images
+    ]
+    assert places[0] == 0 and places[-1] == len(every) - 1
+    assert max(np.diff(places)) <= len(every) / 100 + 1
+    assert (every.labels[places] == some.labels).all()
+    assert len(data.load("digits", most=10_000)) == len(every)
+    for wrong in (0, -1, 2.5, "all"):
+        with pytest.raises(ValueError, match="most must be"):
+            data.load("digits", most=wrong)
+
+
 @pytest.mark.parametrize("name", ["digits", "strokes"])
 def test_load_twice_is_the_same_and_splits_share_nothing(name):
     train, again, test = data.load(name), data.load(name), data.load(name, "test")

@@ -5,13 +5,18 @@ set, so that what a page shows is what ran. The prose is that of the digits; a n
 """
 
 import os
+import re
 
 NAMES = {"digits": "UCI digits", "mnist": "MNIST", "hanzi": "Chinese MNIST"}
 
+# The chapters compare all images with each other, in memory that grows with their square.
+MOST = 4000
+LOAD = re.compile(r'load\("digits"([^()]*)\)')
+
 NOTE = """
 ```{{admonition}} The {name} edition
-This is the book on another data set, {name}. Code, figures and printed numbers are of this data
-set. The prose describes those of the default edition, whose data set is the {default}.
+This is the book on another data set, {name}, with {most:,} images to train on and at most as many to
+test with. Code, figures and printed numbers are of this data set. The prose describes those of the default edition, whose data set is the {default}.
 ```
 """
 
@@ -33,8 +38,9 @@ def adapt(text: str) -> str:
     edition = name()
     if edition == "digits" or 'load("digits"' not in text:
         return text
-    note = NOTE.format(name=NAMES[edition], default=NAMES["digits"])
-    lines = text.replace('load("digits"', f'load("{edition}"').splitlines(keepends=True)
+    note = NOTE.format(name=NAMES[edition], default=NAMES["digits"], most=MOST)
+    text = LOAD.sub(rf'load("{edition}"\1, most={MOST})', text)
+    lines = text.splitlines(keepends=True)
     title = next(i for i, line in enumerate(lines) if line.startswith("# "))
     return "".join([*lines[: title + 1], note, *lines[title + 1 :]])
 
