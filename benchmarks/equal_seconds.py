@@ -159,21 +159,15 @@ def main():
     data, test = load("mnist"), load("mnist", "test")
     judge = train_judge(data, steps=2000)
 
-    @paddle.no_grad()
-    def features(images):
-        parts = (images[i : i + 1000] for i in range(0, len(images), 1000))
-        return np.concatenate([judge.features(paddle.to_tensor(part)).numpy() for part in parts])
-
     def report(name, images, steps="", seconds=""):
-        with paddle.no_grad():
-            p = judge.probabilities(images)
+        p = judge.probabilities(images)
         print(
             f"{name:28s}{steps:>8}{seconds:>9}{legibility(p):10.3f}{class_entropy(p):9.3f}"
-            f"{frechet_distance(features(images), real):9.1f}",
+            f"{frechet_distance(judge.features(images), real):9.1f}",
             flush=True,
         )
 
-    real = features(test.images)
+    real = judge.features(test.images)
     print(f"{'':28s}{'steps':>8s}{'CPU s':>9s}{'legible':>10s}{'entropy':>9s}{'Fréchet':>9s}")
     some = np.random.default_rng(0).choice(len(data), SAMPLES, replace=False)
     report("test images", test.images[:SAMPLES])

@@ -15,8 +15,9 @@ LOAD = re.compile(r'load\("digits"([^()]*)\)')
 
 NOTE = """
 ```{{admonition}} The {name} edition
-This is the book on another data set, {name}, with {most:,} images to train on and at most as many to
-test with. Code, figures and printed numbers are of this data set. The prose describes those of the default edition, whose data set is the {default}.
+This is the book on another data set, {name}, with {most:,} images to train on and at most as many
+to test with. Code, figures and printed numbers are of this data set. The prose describes those of
+the default edition, whose data set is the {default}.
 ```
 """
 
