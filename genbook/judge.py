@@ -40,9 +40,9 @@ class Judge(nn.Layer):
 
     @paddle.no_grad()
     def _of_all(self, function, images, size=1000):
-        """The values of a function of images: some at a time, for what layers make is large."""
+        """The values of a function: some images at a time, for layers make them large."""
         parts = (images[i : i + size] for i in range(0, len(images), size))
-        return np.concatenate([function(paddle.to_tensor(part)).numpy() for part in parts])
+        return np.concatenate([function(paddle.to_tensor(x)).numpy() for x in parts])
 
 
 def train_judge(data, steps=800, seed=0):
