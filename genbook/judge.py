@@ -40,7 +40,7 @@ class Judge(nn.Layer):
 
     @paddle.no_grad()
     def _of_all(self, function, images, size=1000):
-        """The values of a function: some images at a time, for layers make them large."""
+        """The values of a function, in parts: what layers make of images is large."""
         parts = (images[i : i + size] for i in range(0, len(images), size))
         return np.concatenate([function(paddle.to_tensor(x)).numpy() for x in parts])
 
