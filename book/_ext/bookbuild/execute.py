@@ -64,8 +64,13 @@ def run(pages: list[Page], cache) -> None:
     with ThreadPoolExecutor(max(1, len(pages))) as pool:
         try:
             while waiting or running:
-                # A page that waits for a training of another page leaves its core to a third.
-                while waiting and sum(not page.waits() for page in running.values()) < cores():
+                # A page that waits for a training of another page leaves its core to a third, but
+                # keeps its memory.
+                while (
+                    waiting
+                    and len(running) < 3 * cores()
+                    and sum(not page.waits() for page in running.values()) < cores()
+                ):
                     page = waiting.pop(0)
                     running[pool.submit(page.run)] = page
                     progress.started(page)
