@@ -2,8 +2,8 @@
 
 import paddle
 
-from .. import cpu
 from ..checkpoint import build
+from ..cpu import bfloat16
 from ..diffusion import hide_labels
 from ..train import fit
 from ..unet import UNet
@@ -38,4 +38,4 @@ def train_diffusion(
         name="diffusion",
         **settings,
     )
-    return cpu.bfloat16(model), history
+    return bfloat16(model), history
