@@ -98,32 +98,10 @@ def start(processes, folder, args):
 
     folder.mkdir()
     environment = {**parallel._environment(folder, 1), "SCALING": str(folder)}
-    command = [
-        sys.executable,
-        str(HERE),
-        "--work",
-        "--turns",
-        str(args.turns),
-        "--steps",
-        str(args.steps),
-    ]
+    command = [sys.executable, str(HERE), "--work"]
+    command += ["--turns", str(args.turns), "--steps", str(args.steps)]
     if processes > 1:
-        command = [
-            sys.executable,
-            "-m",
-            "paddle.distributed.launch",
-            "--log_level",
-            "CRITICAL",
-            "--log_dir",
-            str(folder),
-            "--nproc_per_node",
-            str(processes),
-            "--ips",
-            "127.0.0.1",
-            "--start_port",
-            str(parallel._free_port()),
-            *command,
-        ]
+        command = [*parallel._launcher(folder, processes), *command]
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=(folder / "stderr").open("wb")
     )

@@ -82,26 +82,8 @@ def devices():
 
 def _run_all(job, logs, nproc, nnodes, master):
     """Start the processes and wait for them, showing their progress."""
-    if nnodes > 1:
-        meet = ["--nnodes", str(nnodes), "--master", master]
-    else:
-        meet = ["--ips", "127.0.0.1", "--start_port", str(_free_port())]
-    command = [
-        sys.executable,
-        "-m",
-        "paddle.distributed.launch",
-        "--log_level",
-        "CRITICAL",
-        "--log_dir",
-        str(logs),
-        "--nproc_per_node",
-        str(nproc),
-        *meet,
-        sys.executable,
-        "-m",
-        "genbook.parallel",
-        json.dumps(dataclasses.asdict(job)),
-    ]
+    work = [sys.executable, "-m", "genbook.parallel", json.dumps(dataclasses.asdict(job))]
+    command = [*_launcher(logs, nproc, nnodes, master), *work]
     (logs / "progress").touch()
     with (logs / "launch").open("wb") as output:
         # Its own session, so that Ctrl-C reaches this process alone. When this one ends, in
@@ -122,6 +104,16 @@ def _run_all(job, logs, nproc, nnodes, master):
             raise KeyboardInterrupt(*_last_words(logs, nproc)) from None
     if process.returncode:
         raise LaunchError(_failure(logs, nproc))
+
+
+def _launcher(logs, nproc, nnodes=1, master=None):
+    """What starts, on each machine, `nproc` processes of the command that is put after it."""
+    if nnodes > 1:
+        meet = ["--nnodes", str(nnodes), "--master", master]
+    else:
+        meet = ["--ips", "127.0.0.1", "--start_port", str(_free_port())]
+    launch = [sys.executable, "-m", "paddle.distributed.launch", "--log_level", "CRITICAL"]
+    return [*launch, "--log_dir", str(logs), "--nproc_per_node", str(nproc), *meet]
 
 
 def _environment(logs, nnodes):
