@@ -37,6 +37,7 @@ from tqdm import tqdm
 from genbook import fingerprint, strokes
 
 SPLITS = ("train", "test")
+KEPT, PART = ".pixels", ".part"  # how files end that a loader writes for itself, and half-written
 
 
 class DataError(RuntimeError):
@@ -402,7 +403,7 @@ def _hanzi_images(archive, index, size):
     """All images, redrawn: uint8 [N, size, size]. They take 10 s, so the result is kept."""
     digest = hashlib.sha256(Path(archive.filename).read_bytes()).hexdigest()
     code = fingerprint.of_modules(frozenset([__name__]))
-    path = cache() / "hanzi" / f"{code[:8]}-{size}-{digest[:16]}.pixels"
+    path = cache() / "hanzi" / f"{code[:8]}-{size}-{digest[:16]}{KEPT}"
     shape = (len(index), size, size)
     with contextlib.suppress(OSError, DataError):  # nothing there, or something else
         content = _content(path, _SHA256_BYTES + math.prod(shape))
@@ -572,7 +573,7 @@ def _download(url, folder):
 
 def _write(path, content):
     """Write a file so that it is there in full or not at all."""
-    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}{PART}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part.write_bytes(content)

@@ -48,3 +48,13 @@ def test_an_unknown_edition_ends_the_build_and_names_the_known_ones(monkeypatch)
     monkeypatch.setenv("GENBOOK_EDITION", "letters")
     with pytest.raises(SystemExit, match="'letters'; choose from digits, mnist, hanzi"):
         edition.check(None, None)
+
+
+def test_an_edition_whose_data_cannot_be_had_ends_the_build_before_anything_runs(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setenv("GENBOOK_EDITION", "hanzi")
+    monkeypatch.setenv("GENBOOK_DATA", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(SystemExit, match="archive.zip"):
+        edition.check(None, None)

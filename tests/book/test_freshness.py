@@ -67,6 +67,21 @@ def test_other_data_run_the_pages_that_name_them(two_pages, tmp_path):
     assert two_pages.build().ran() == {"b"}
 
 
+def test_what_a_loader_keeps_for_itself_while_a_page_runs_runs_nothing_again(two_pages, tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    keep = f"""
+import pathlib
+for name in ("hanzi.pixels", "hanzi.pixels.part"):
+    pathlib.Path({str(folder)!r}, name).write_bytes(b"images of hanzi")
+print("kept")
+"""
+    two_pages.env["GENBOOK_DATA"] = str(folder)
+    two_pages.page("b", cell(keep + "'hanzi'"))
+    assert two_pages.build().ran() == {"b"}
+    assert two_pages.build().ran() == set()
+
+
 def test_a_page_whose_imports_cannot_be_told_depends_on_all_modules(monkeypatch):
     asked = []
     monkeypatch.setattr(cache.fingerprint, "of_modules", lambda names: asked.append(names) or "")

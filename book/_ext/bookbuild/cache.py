@@ -90,13 +90,15 @@ def locked_packages(root: Path) -> str:
 def data_state(nb) -> str:
     """Names, sizes and times of the data files, for a page that names a data set with files.
 
-    Their content would take long to read.
+    Their content would take long to read. What a loader keeps for itself it may write while the
+    page runs; it lies under a hash of what it was made of, so it says nothing new.
     """
     code = "".join(cell.source for cell in nb.cells if cell.cell_type == "code")
     if not re.search(r"""["'](mnist|hanzi)["']""", code):
         return ""
     roots = [Path(root) for root in (os.environ.get("GENBOOK_DATA"), data.cache()) if root]
     files = sorted(path for root in roots for path in root.rglob("*") if path.is_file())
+    files = [path for path in files if path.suffix not in (data.KEPT, data.PART)]
     stats = ((path, path.stat()) for path in files)
     return "\n".join(f"{path} {stat.st_size} {stat.st_mtime_ns}" for path, stat in stats)
 

@@ -7,6 +7,8 @@ set, so that what a page shows is what ran. The prose is that of the digits; a n
 import os
 import re
 
+from genbook import data
+
 NAMES = {"digits": "UCI digits", "mnist": "MNIST", "hanzi": "Chinese MNIST"}
 
 # The chapters compare all images with each other, in memory that grows with their square.
@@ -47,10 +49,10 @@ def adapt(text: str) -> str:
 
 
 def check(app, config):
-    """End the build at once where the edition does not exist."""
+    """End the build at once where the edition does not exist, or its data cannot be had."""
     try:
-        name()
-    except UnknownEdition as error:
+        data.fetch(name())
+    except (UnknownEdition, data.DataError) as error:
         raise SystemExit(f"genbook: {error}") from None
 
 
