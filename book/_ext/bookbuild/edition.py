@@ -51,7 +51,7 @@ def adapt(text: str) -> str:
 def check(app, config):
     """End the build at once where the edition does not exist, or its data cannot be had."""
     try:
-        data.fetch(name())
+        data.load(name())  # its first time takes long, and shows on the terminal, not on a page
     except (UnknownEdition, data.DataError) as error:
         raise SystemExit(f"genbook: {error}") from None
 
