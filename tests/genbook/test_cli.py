@@ -126,36 +126,20 @@ def test_errors_are_one_line(command, code, says, capsys):
     assert err.count("\n") == 1 and err.endswith("\n")
 
 
+def short_training(model, folder, *options):
+    """The command line of three steps on small images; `folder` may have spaces in it."""
+    small = "--size 8 --steps 3 --batch-size 8".split()
+    return ["train", model, *small, *options, "--out", str(folder)]
+
+
 @pytest.mark.parametrize("model", ["autoencoder", "vae", "diffusion"])
 def test_train_and_sample(model, tmp_path, capsys):
     folder, sheet = tmp_path / "a model", tmp_path / "sheet.png"
-    train = [
-        "train",
-        model,
-        "--size",
-        "8",
-        "--steps",
-        "3",
-        "--batch-size",
-        "8",
-        "--lr",
-        "1e-4",
-        "--out",
-        str(folder),
-    ]
+    train = short_training(model, folder, "--lr", "1e-4")
     assert cli.main(train) == 0
     assert capsys.readouterr().out == f"model: {folder / 'model.safetensors'}\n"
-    sample = [
-        "sample",
-        str(folder / "model.safetensors"),
-        "--out",
-        str(sheet),
-        "--count",
-        "5",
-        "--steps",
-        "2",
-    ]
-    assert cli.main(sample) == 0
+    sample = ["sample", str(folder / "model.safetensors"), "--out", str(sheet)]
+    assert cli.main([*sample, *"--count 5 --steps 2".split()]) == 0
     with Image.open(sheet) as image:
         assert image.format == "PNG" and image.size == (3 * 48, 2 * 48)
         assert not np.asarray(image)[48:, 96:].any()  # the sixth place stays empty
@@ -168,18 +152,7 @@ def test_train_and_sample(model, tmp_path, capsys):
 def test_a_training_that_is_interrupted_says_how_to_go_on(tmp_path, capsys, monkeypatch):
     presses = iter([signal.SIGINT])
     monkeypatch.setattr(tqdm, "update", lambda bar: [os.kill(os.getpid(), s) for s in presses])
-    train = [
-        "train",
-        "vae",
-        "--size",
-        "8",
-        "--steps",
-        "3",
-        "--batch-size",
-        "8",
-        "--out",
-        str(tmp_path),
-    ]
+    train = short_training("vae", tmp_path)
     assert cli.main(train) == 130
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("genbook: stopped after 2 of 3 steps; step 2 is kept in ")
