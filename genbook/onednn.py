@@ -395,6 +395,12 @@ def group_norm(layer, x):
     return GroupNorm.apply(x, layer.weight, layer.bias, layer._num_groups, layer._epsilon)
 
 
+def begin(ctx, *tensors):
+    """Note which of the tensors want a gradient; return them contiguous, as oneDNN reads them."""
+    ctx.wanted = [not tensor.stop_gradient for tensor in tensors]
+    return [tensor.contiguous() for tensor in tensors]
+
+
 def only(wanted, gradients):
     """The gradients, with None for each that nobody asked for, as Paddle demands."""
     return tuple(g if want else None for want, g in zip(wanted, gradients, strict=True))
@@ -426,8 +432,7 @@ class Conv2D(PyLayer):
     @staticmethod
     def forward(ctx, x, weight, bias, stride, padding):
         """x: [N, C, H, W]. weight: [O, C, k, l]. bias: [O]. Returns y [N, O, H', W']."""
-        ctx.wanted = [not tensor.stop_gradient for tensor in (x, weight, bias)]
-        x, weight, bias = x.contiguous(), weight.contiguous(), bias.contiguous()
+        x, weight, bias = begin(ctx, x, weight, bias)
         ctx.convolution = compiled(
             Convolution, tuple(x.shape), tuple(weight.shape), stride, padding, is_brief()
         )
@@ -459,8 +464,7 @@ class Conv2DTranspose(PyLayer):
     @staticmethod
     def forward(ctx, x, weight, bias, y_shape, stride, padding):
         """x: [N, C, H, W]. weight: [C, O, k, l]. bias: [O]. Returns y [N, O, H', W'] of y_shape."""
-        ctx.wanted = [not tensor.stop_gradient for tensor in (x, weight, bias)]
-        x, weight, bias = x.contiguous(), weight.contiguous(), bias.contiguous()
+        x, weight, bias = begin(ctx, x, weight, bias)
         ctx.convolution = compiled(
             Convolution, y_shape, tuple(weight.shape), stride, padding, is_brief()
         )
@@ -523,8 +527,7 @@ class Linear(PyLayer):
     @staticmethod
     def forward(ctx, x, weight, bias):
         """x: [N, I]. weight: [I, O]. bias: [O]. Returns y [N, O]."""
-        ctx.wanted = [not tensor.stop_gradient for tensor in (x, weight, bias)]
-        x, weight, bias = x.contiguous(), weight.contiguous(), bias.contiguous()
+        x, weight, bias = begin(ctx, x, weight, bias)
         ctx.products = compiled(Products, len(x), *weight.shape)
         ctx.save_for_backward(x, weight)
         y = empty([len(x), weight.shape[1]])
@@ -752,8 +755,7 @@ class GroupNorm(PyLayer):
     @staticmethod
     def forward(ctx, x, weight, bias, groups, epsilon):
         """x: [N, C, H, W]. weight, bias: [C]. Returns y of x's shape."""
-        ctx.wanted = [not tensor.stop_gradient for tensor in (x, weight, bias)]
-        x = x.contiguous()
+        x, weight, bias = begin(ctx, x, weight, bias)
         ctx.norm = compiled(GroupNormalization, tuple(x.shape), groups, epsilon)
         x_hat, y = empty(x.shape), empty(x.shape)
         mean, variance = empty(ctx.norm.rows), empty(ctx.norm.rows)
