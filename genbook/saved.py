@@ -46,6 +46,8 @@ def load(file):
     try:
         if len(json.dumps(told["arguments"])) > MOST_LETTERS:  # it would take minutes to build
             raise ValueError("too many arguments")
+        if not all(map(_is_whole, told["arguments"].values())):
+            raise TypeError("arguments of another kind")
         network = NETWORKS[told["network"]]
         arguments = told["arguments"]
         with paddle.LazyGuard():  # the shapes alone: the file may ask for any size
@@ -66,6 +68,12 @@ def load(file):
     checkpoint.load_weights(model, {k.removeprefix("model."): v for k, v in arrays.items()})
     model.eval()
     return model, diffusion, told
+
+
+def _is_whole(argument):
+    """A whole number or a list of them, as all networks take; anything else may grow without end."""
+    numbers = argument if isinstance(argument, list) else [argument]
+    return all(type(number) is int for number in numbers)
 
 
 @paddle.no_grad()

@@ -80,6 +80,7 @@ def change(file, **changes):
         {"arguments": None},
         {"arguments": {"channels": 1, "depth": 3}},
         {"arguments": {"channels": "one"}},
+        {"network": "VAE", "arguments": {"image_shape": [[1], 10**7, None]}},  # a long list
         {"arguments": {"channels": 1, "width": 2**14}},
         {"arguments": {"channels": 1, "width": 1e9}},
         {"arguments": {"channels": 2, "width": 8}},
