@@ -71,7 +71,7 @@ def load(file):
 
 
 def _is_whole(argument):
-    """A whole number or a list of them, as all networks take; anything else may grow without end."""
+    """A whole number or a list of them, as all networks take; others can grow without end."""
     numbers = argument if isinstance(argument, list) else [argument]
     return all(type(number) is int for number in numbers)
 
