@@ -5,7 +5,6 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PORT ?= 8000
 CASES ?= 10000
-JOBS ?= 2
 # Whatever the locale: the book speaks of 零.
 export PYTHONUTF8 := 1
 
@@ -32,8 +31,8 @@ book: $(STAMP) ## build the book into _build/html; red when anything is wrong (D
 	GENBOOK_EDITION=$(DATA) "$(BIN)/jupyter-book" build . --path-output "$(OUT)" \
 		-n -W --keep-going
 
-test: $(STAMP) ## run the tests, two at a time (JOBS=...)
-	"$(BIN)/python" -m pytest -n $(JOBS) --dist loadgroup
+test: $(STAMP) ## run the tests
+	"$(BIN)/python" -m pytest
 
 mutants: $(STAMP) ## change the lessons in a thousand ways; does a test notice each? (half an hour)
 	"$(BIN)/mutmut" run --max-children 1

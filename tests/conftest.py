@@ -20,14 +20,6 @@ ROOT = Path(__file__).resolve().parent.parent
 FRONT = "---\nfile_format: mystnb\nkernelspec: {name: python3}\n---\n"
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Where several processes share the tests, leave those with one costly fixture together."""
-    for item in items:
-        shared = "visits" if "visits" in item.fixturenames else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(shared))
-
-
 class MiniBook:
     """A book in a folder of its own, whose copy of `genbook` can be edited freely."""
 
