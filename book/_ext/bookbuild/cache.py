@@ -97,8 +97,8 @@ def data_state(nb) -> str:
     if not re.search(r"""["'](mnist|hanzi)["']""", code):
         return ""
     roots = [Path(root) for root in (os.environ.get("GENBOOK_DATA"), data.cache()) if root]
-    files = sorted(path for root in roots for path in root.rglob("*") if path.is_file())
-    files = [path for path in files if path.suffix not in (data.KEPT, data.PART)]
+    found = sorted(path for root in roots for path in root.rglob("*") if path.is_file())
+    files = (path for path in found if path.suffix not in (data.KEPT, data.PART))
     stats = ((path, path.stat()) for path in files)
     return "\n".join(f"{path} {stat.st_size} {stat.st_mtime_ns}" for path, stat in stats)
 
