@@ -25,11 +25,11 @@ import paddle  # noqa: E402
 from genbook import cpu  # noqa: E402
 from genbook.data import load  # noqa: E402
 from genbook.diffusion import GaussianDiffusion, cosine_beta_schedule, guided  # noqa: E402
-from genbook.judge import train_judge  # noqa: E402
-from genbook.metrics import class_entropy, frechet_distance, legibility  # noqa: E402
-from genbook.recipes.diffusion import train_diffusion  # noqa: E402
-from genbook.recipes.vae import train_improved_vae  # noqa: E402
-from genbook.train import batches  # noqa: E402
+from genbook.evaluation.judge import train_judge  # noqa: E402
+from genbook.evaluation.metrics import class_entropy, frechet_distance, legibility  # noqa: E402
+from genbook.training.loop import batches  # noqa: E402
+from genbook.training.recipes.diffusion import train_diffusion  # noqa: E402
+from genbook.training.recipes.vae import train_improved_vae  # noqa: E402
 
 SAMPLES = 2000
 

@@ -64,7 +64,8 @@ def work(turns, steps):
     """
     import numpy as np
 
-    from genbook import ranks, train
+    from genbook.training import loop as train
+    from genbook.training import ranks
 
     if "PADDLE_TRAINER_ID" in os.environ:
         ranks.join()
@@ -105,7 +106,7 @@ def work(turns, steps):
 
 def start(processes, folder, args):
     """Start so many processes that wait for their turns."""
-    from genbook import parallel
+    from genbook.training import launch as parallel
 
     folder.mkdir()
     environment = {**parallel._environment(folder, 1), "SCALING": str(folder)}

@@ -5,9 +5,9 @@
 
 For each network, batch and optimiser the same, the two take turns, and the medians of all turns
 are printed with their ratio: above 1, Paddle is the faster. A step is measured twice: with float32
-products, and as `genbook.train.fit` takes it, with the factors of products rounded to bfloat16;
-PyTorch is then allowed to round them, too. The last column is Paddle as it comes, without
-`genbook.cpu.tune`, measured in a process of its own.
+products, and as `fit` takes it, with the factors of products rounded to bfloat16; PyTorch is
+then allowed to round them, too. The last column is Paddle as it comes, measured in a process of its
+own.
 """
 
 import argparse
@@ -25,7 +25,7 @@ os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))
 
 import paddle  # noqa: E402
 
-from genbook import cpu, onednn  # noqa: E402
+from genbook.accelerate import cpu, onednn  # noqa: E402
 from genbook.autoencoder import AutoEncoder  # noqa: E402
 from genbook.unet import UNet  # noqa: E402
 from genbook.vae import VAE, vae_loss  # noqa: E402

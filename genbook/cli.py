@@ -11,8 +11,9 @@ import warnings
 import numpy as np
 from PIL import Image
 
-from genbook import data, job
-from genbook.assignments import AssignmentError, command
+from genbook import data
+from genbook.lab.assignments import AssignmentError, command
+from genbook.training import job
 
 _SHADES = np.array(list(" .:-=+*#%@"))
 
@@ -233,7 +234,7 @@ def _train(args):
 
 
 def _sample(args):
-    from genbook import saved
+    from genbook import models as saved
 
     with _told():
         images = saved.sample(
@@ -249,9 +250,9 @@ def _sample(args):
 @contextlib.contextmanager
 def _told():
     """Turn what these commands raise for a reader into `_Failed`."""
-    from genbook.checkpoint import CheckpointError
-    from genbook.parallel import LaunchError
-    from genbook.train import TrainingError
+    from genbook.training.checkpoint import CheckpointError
+    from genbook.training.launch import LaunchError
+    from genbook.training.loop import TrainingError
 
     try:
         yield

@@ -7,7 +7,7 @@ import paddle.nn as nn
 import paddle.nn.functional as F
 from paddle import full
 
-from .unet import timestep_embedding
+from genbook.unet import timestep_embedding
 
 
 class CodeScale:

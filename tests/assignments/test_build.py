@@ -10,8 +10,8 @@ import pytest
 
 import genbook
 from genbook import cli, vae
-from genbook.assignments import AssignmentError
-from genbook.assignments.build import TASKS, build, run, write_sources
+from genbook.lab.assignments import AssignmentError
+from genbook.lab.assignments.build import TASKS, build, run, write_sources
 
 pytest.importorskip("nbgrader", reason="needs nbgrader: pip install 'genbook[grading]'")
 
@@ -92,7 +92,7 @@ def test_the_lessons_show_no_marks():
 
 
 def test_the_seed_makes_the_hidden_tests(course, tmp_path, monkeypatch):
-    monkeypatch.setattr("genbook.assignments.build.TASKS", {"task3": TASKS["task3"]})
+    monkeypatch.setattr("genbook.lab.assignments.build.TASKS", {"task3": TASKS["task3"]})
     write_sources(tmp_path / "same", 1234)
     write_sources(tmp_path / "other", 1235)
     first, again, other = (

@@ -15,9 +15,9 @@ from genbook import cli
 
 nbgrader = pytest.importorskip("nbgrader", reason="needs nbgrader: pip install 'genbook[grading]'")
 
-from genbook.assignments import cells as make
-from genbook.assignments.build import course, run, write_notebook
-from genbook.assignments.grade import grade
+from genbook.lab.assignments import cells as make
+from genbook.lab.assignments.build import course, run, write_notebook
+from genbook.lab.assignments.grade import grade
 
 RIGHT = "# Answer: double\ndef double(x):\n    return 2 * x"
 WHY = "<!-- Answer: why -->\nBecause."

@@ -12,8 +12,8 @@ import pytest
 
 pytest.importorskip("nbgrader", reason="needs nbgrader: pip install 'genbook[grading]'")
 
-from genbook.assignments.build import TASKS, course, run, write_notebook
-from genbook.assignments.grade import grade
+from genbook.lab.assignments.build import TASKS, course, run, write_notebook
+from genbook.lab.assignments.grade import grade
 
 # The questions, by task, and the cells that answer them.
 QUESTIONS = {

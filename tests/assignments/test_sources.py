@@ -8,7 +8,7 @@ import paddle
 import pytest
 
 from genbook import autoencoder, diffusion, vae
-from genbook.assignments import sources
+from genbook.lab.assignments import sources
 
 
 def run(text):
@@ -18,7 +18,7 @@ def run(text):
 
 
 def test_what_is_taken_brings_all_that_it_uses_and_nothing_of_the_package():
-    text = sources.standalone("genbook.check.diffusion.check_p_sample", "genbook.data._digits")
+    text = sources.standalone("genbook.lab.checks.diffusion.check_p_sample", "genbook.data._digits")
     assert "import genbook" not in text and "from genbook" not in text
     names = run(text)
     names["check_p_sample"](diffusion.GaussianDiffusion)
@@ -29,7 +29,7 @@ def test_what_is_taken_brings_all_that_it_uses_and_nothing_of_the_package():
 
 def test_what_two_share_stands_once():
     text = sources.standalone(
-        "genbook.check.vae.check_gaussian_kl", "genbook.check.vae.check_reparameterize"
+        "genbook.lab.checks.vae.check_gaussian_kl", "genbook.lab.checks.vae.check_reparameterize"
     )
     names = [node.name for node in ast.parse(text).body if hasattr(node, "name")]
     assert len(names) == len(set(names)) and {"Wrong", "check_gaussian_kl"} <= set(names)

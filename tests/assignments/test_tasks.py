@@ -6,8 +6,8 @@ import pytest
 
 pytest.importorskip("nbgrader", reason="needs nbgrader: pip install 'genbook[grading]'")
 
-from genbook.assignments.build import TASKS, build
-from genbook.assignments.grade import grade
+from genbook.lab.assignments.build import TASKS, build
+from genbook.lab.assignments.grade import grade
 
 
 @pytest.fixture(scope="module")

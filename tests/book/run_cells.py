@@ -53,7 +53,11 @@ CHANGES = {"UNet": shrink, "legibility": be_less_strict}
 
 def change_package(scale):
     """The same in genbook, which trains for a part of the steps, with Paddle's own convolutions."""
-    from genbook import augment, cpu, metrics, train, unet
+    from genbook import unet
+    from genbook.accelerate import cpu
+    from genbook.data import augmentation as augment
+    from genbook.evaluation import metrics
+    from genbook.training import loop as train
 
     fit = train.fit
     train.fit = lambda *args, steps, **kw: fit(*args, steps=max(1, round(steps * scale)), **kw)

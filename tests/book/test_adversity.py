@@ -13,10 +13,10 @@ KILLS = 5  # at moments spread over the whole of a build
 
 TRAIN = """
 import numpy as np
-from genbook import keep
+from genbook.training import keep
 keep.SECONDS_BETWEEN_CHECKPOINTS, keep.SHARE_OF_CHECKPOINTS = 0, float("inf")
 from genbook.data import Dataset
-from genbook.recipes.vae import train_baseline_vae
+from genbook.training.recipes.vae import train_baseline_vae
 
 images = np.random.default_rng(0).random((130, 1, 8, 8), dtype="float32")
 data = Dataset("digits", "train", images, np.arange(130) % 2, ("0", "1"))

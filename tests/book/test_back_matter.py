@@ -25,8 +25,8 @@ def modules():
     """The modules of the package by name, those apart that no reader imports."""
     for path in sorted((ROOT / "genbook").rglob("*.py")):
         name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-        inner = name.startswith(("genbook.notebook.", "genbook.assignments."))
-        if name != "genbook" and not inner:
+        inner = name.startswith(("genbook.publishing.notebook.", "genbook.lab.assignments."))
+        if name != "genbook" and not inner and ast.parse(path.read_text("utf-8")).body[1:]:
             yield name, path
 
 

@@ -94,9 +94,9 @@ TRAIN = """
 import numpy as np
 from genbook.data import Dataset
 from genbook.diffusion import GaussianDiffusion, linear_beta_schedule
-from genbook.plots import image_grid
-from genbook.recipes.diffusion import train_diffusion
-from genbook.recipes.vae import train_baseline_vae
+from genbook.figures.plots import image_grid
+from genbook.training.recipes.diffusion import train_diffusion
+from genbook.training.recipes.vae import train_baseline_vae
 
 images = np.random.default_rng(0).random((130, 1, 8, 8), dtype="float32")
 data = Dataset("digits", "train", images, np.arange(130) % 2, ("0", "1"))

@@ -6,7 +6,7 @@ import paddle.nn as nn
 import paddle.nn.functional as F
 import pytest
 from genbook.autoencoder import AutoEncoder
-from genbook.recipes.autoencoder import mean_squared_error
+from genbook.training.recipes.autoencoder import mean_squared_error
 from scipy import optimize
 
 

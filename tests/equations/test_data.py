@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from genbook.augment import distorted
+from genbook.data.augmentation import distorted
 from genbook.data import _sharpen
 from scipy import stats
 

@@ -1,7 +1,7 @@
 import numpy as np
 import paddle
 import pytest
-from genbook.metrics import elbo
+from genbook.evaluation.metrics import elbo
 from genbook.vae import VAE
 from scipy import stats
 

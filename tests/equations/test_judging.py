@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import sympy
-from genbook.metrics import class_entropy, frechet_distance
+from genbook.evaluation.metrics import class_entropy, frechet_distance
 from scipy import stats
 
 

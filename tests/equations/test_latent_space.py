@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from genbook.metrics import empty_share, neighbour_agreement
+from genbook.evaluation.metrics import empty_share, neighbour_agreement
 from scipy import integrate, ndimage, optimize, stats
 
 

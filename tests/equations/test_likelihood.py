@@ -3,7 +3,7 @@ from itertools import product
 import numpy as np
 import paddle
 import pytest
-from genbook.metrics import importance_weighted_bound
+from genbook.evaluation.metrics import importance_weighted_bound
 from genbook.vae import bernoulli_nll, region_weighted_loss, smooth_l1, squared_error
 from scipy import optimize, stats
 from scipy.integrate import quad

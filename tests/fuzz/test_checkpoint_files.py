@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edits import edited
-from genbook import checkpoint, keep, saved
+from genbook import models as saved
 from genbook.autoencoder import AutoEncoder
-from genbook.checkpoint import CheckpointError, build
 from genbook.diffusion import GaussianDiffusion, linear_beta_schedule
+from genbook.training import checkpoint, keep
+from genbook.training.checkpoint import CheckpointError, build
 from genbook.unet import UNet
 from genbook.vae import VAE
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
-from genbook.parallel import devices
+from genbook.training.launch import devices
 
 ROOT = Path(__file__).resolve().parents[2]
 

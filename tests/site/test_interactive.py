@@ -11,10 +11,10 @@ import numpy as np
 import paddle
 import pytest
 
-from genbook import train
 from genbook.data import load
-from genbook.interactive import explorer
-from genbook.recipes.vae import train_plane_autoencoder, train_plane_vae
+from genbook.figures.interactive import explorer
+from genbook.training import loop as train
+from genbook.training.recipes.vae import train_plane_autoencoder, train_plane_vae
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "book/_ext/bookbuild/interactive/static/interactive.js"

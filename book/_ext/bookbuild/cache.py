@@ -20,7 +20,8 @@ from myst_nb.core.read import create_nb_reader
 from nbformat.reader import NotJSONError
 from sqlalchemy.exc import DatabaseError
 
-from genbook import data, fingerprint
+from genbook import data
+from genbook.publishing import fingerprint
 
 from . import edition, equations
 

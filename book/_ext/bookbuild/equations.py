@@ -21,7 +21,7 @@ from markdown_it.renderer import RendererHTML
 from myst_parser.config.main import MdParserConfig
 from myst_parser.parsers.mdit import create_md_parser
 
-from genbook import fingerprint
+from genbook.publishing import fingerprint
 
 ROOT = Path(__file__).resolve().parents[3]
 EXTENSIONS = {"amsmath", "attrs_inline", "colon_fence", "deflist", "dollarmath", "tasklist"}

@@ -16,7 +16,7 @@ from pathlib import Path
 from jupyter_cache.base import CacheBundleIn
 from nbclient.exceptions import CellExecutionError
 
-from genbook import fingerprint
+from genbook.publishing import fingerprint
 
 from .cache import of_book, read_page
 from .kernel import Page, list_fonts

@@ -6,7 +6,7 @@ setting that holds their fingerprint has it write all pages anew, without readin
 
 from pathlib import Path
 
-from genbook import fingerprint
+from genbook.publishing import fingerprint
 
 
 def note_looks(app, config):

@@ -1,7 +1,8 @@
 """Each page with code as a notebook that runs without genbook, for the reader to download.
 
 The text comes from the page that Sphinx has resolved, the code from its cells and from the package
-(`genbook.notebook`). A page that cannot stand by itself is a warning, and so a red build.
+(`genbook.publishing.notebook`). A page that cannot stand by itself is a warning, and so a red
+build.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from sphinx.util import logging
 
-from genbook.notebook import CannotCarry, Shown, standalone
+from genbook.publishing.notebook import CannotCarry, Shown, standalone
 
 from . import edition, markdown
 from .cache import page_keys, read_page

@@ -1,6 +1,6 @@
 """Figures that a reader can move: their data become files, and their script joins the page.
 
-A cell puts out an element with all data in its attributes (`genbook.interactive`).
+A cell puts out an element with all data in its attributes (`genbook.figures.interactive`).
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 // The figures that a reader can move. All that they need lies in the site: no library, no server.
-// Their elements and data come from genbook/interactive.py.
+// Their elements and data come from genbook/figures/interactive.py.
 (() => {
   "use strict";
 
@@ -8,7 +8,7 @@
     zh: { decoded: "解码图像", nearest: "最近的编码", play: "播放", pause: "暂停" },
   };
   const words = WORDS[document.documentElement.lang.slice(0, 2)] || WORDS.en;
-  // The classes' colours, as in the figures that do not move (genbook/plots.py).
+  // The classes' colours, as in the figures that do not move (genbook/figures/plots.py).
   const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"];
 
   const bytes = (base64) => Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));

@@ -1,0 +1,1 @@
+"""What makes Paddle fast on a processor."""

@@ -1,0 +1,1 @@
+"""How good samples are: metrics, and the classifier that judges."""

@@ -1,0 +1,60 @@
+"""A classifier of real images that judges made ones."""
+
+import numpy as np
+import paddle
+import paddle.nn as nn
+import paddle.nn.functional as F
+
+from genbook.training.loop import fit
+
+
+class Judge(nn.Layer):
+    """A small convolutional classifier; its last hidden layer gives 64 features.
+
+    Images are [N, 1, H, W] in [0, 1], H and W multiples of 4.
+    """
+
+    def __init__(self, classes=10, size=16):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2D(1, 32, 3, padding=1), nn.ReLU(),
+            nn.MaxPool2D(2, 2),  # [N, 32, H/2, W/2]
+            nn.Conv2D(32, 64, 3, padding=1), nn.ReLU(),
+            nn.MaxPool2D(2, 2),  # [N, 64, H/4, W/4]
+            nn.Flatten(), nn.Dropout(0.3),
+            nn.Linear(64 * (size // 4) ** 2, 64), nn.ReLU(),
+        )  # fmt: skip
+        self.head = nn.Linear(64, classes)
+
+    def forward(self, x):
+        """The logits of the classes: [N, 1, H, W] -> [N, classes]."""
+        return self.head(self.body(x))
+
+    def probabilities(self, images):
+        """The probability of each class: images [N, 1, H, W] -> numpy [N, classes]."""
+        return self._of_all(lambda x: F.softmax(self(x), axis=1), images)
+
+    def features(self, images):
+        """What distances are measured in: images [N, 1, H, W] -> numpy [N, 64]."""
+        return self._of_all(self.body, images)
+
+    @paddle.no_grad()
+    def _of_all(self, function, images, size=1000):
+        """The values of a function, in parts: what layers make of images is large."""
+        parts = (images[i : i + size] for i in range(0, len(images), size))
+        return np.concatenate([function(paddle.to_tensor(x)).numpy() for x in parts])
+
+
+def train_judge(data, steps=800, seed=0):
+    """A Judge trained on the images and labels of `data`, a Dataset; returns it."""
+    paddle.seed(seed)
+    judge = Judge(len(data.classes), data.images.shape[-1])
+    fit(judge, _shifted_cross_entropy, data.images, data.labels, steps=steps, seed=seed,
+        name="judge")
+    return judge
+
+
+def _shifted_cross_entropy(judge, x, labels):
+    """The cross-entropy on images shifted by up to a pixel: places matter less."""
+    down, right = paddle.randint(-1, 2, [2]).tolist()
+    return F.cross_entropy(judge(x.roll([down, right], axis=[2, 3])), labels)

@@ -1,0 +1,1 @@
+"""What the chapters show: plots, and figures that a reader can move."""

@@ -1,0 +1,1 @@
+"""For students and teachers: checks of answers, and the assignments."""

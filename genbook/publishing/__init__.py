@@ -1,0 +1,1 @@
+"""What building the book needs of the package: fingerprints, chapters as notebooks."""

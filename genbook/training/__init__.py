@@ -1,0 +1,1 @@
+"""Training: the loop, the book's recipes, and what is kept of them."""

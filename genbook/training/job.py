@@ -1,0 +1,99 @@
+"""One training by name: a model of the book, a data set, and the folder of the result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from genbook import data
+
+MODELS = ("autoencoder", "vae", "diffusion")
+PREDICTIONS = ("eps", "v")
+TIMESTEPS = 1000
+
+
+@dataclass
+class Job:
+    """What to train, and where to put it. None stands for the recipe's, or the data's, own value.
+
+    model: one of MODELS. data: a name that `data.load` knows. size: pixels per side, a multiple of
+    4. steps, batch_size, lr, seed: as for `train.fit`; the batch is that of all processes together.
+    prediction: what a diffusion model predicts, one of PREDICTIONS. root: the folder of the data
+    set's files. out: the folder for the checkpoint and the model. resume: whether to go on from
+    the checkpoint there.
+    """
+
+    model: str
+    data: str = "digits"
+    size: int | None = None
+    steps: int | None = None
+    batch_size: int | None = None
+    lr: float | None = None
+    seed: int = 0
+    prediction: str | None = None
+    root: str | None = None
+    out: str | None = None
+    resume: bool = False
+
+    def __post_init__(self):
+        """Raises ValueError for what can be told to be wrong before anything is loaded."""
+        if self.model not in MODELS:
+            raise ValueError(f"unknown model {self.model!r}; known are {', '.join(MODELS)}")
+        if self.data not in data.NAMES:
+            raise ValueError(f"unknown data set {self.data!r}; known are {', '.join(data.NAMES)}")
+        if self.prediction not in (None, *PREDICTIONS):
+            raise ValueError(
+                f"unknown prediction {self.prediction!r}; known are {', '.join(PREDICTIONS)}"
+            )
+        if self.prediction and self.model != "diffusion":
+            raise ValueError(f"only diffusion predicts {self.prediction}; leave out prediction")
+        if self.size is not None and (self.size < 8 or self.size % 4):
+            raise ValueError(f"size must be a multiple of 4 from 8, got {self.size}")
+        if self.lr is not None and not 0 < self.lr < float("inf"):
+            raise ValueError(f"lr must be above 0, got {self.lr}")
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative, got {self.seed}")
+        if self.out is None:
+            self.out = f"{self.model}-{self.data}"
+
+    def load_data(self):
+        """The data set; raises DataError where files are missing."""
+        return data.load(self.data, size=self.size, root=self.root)
+
+    def run(self):
+        """Train, as one rank of several or alone, and save; return the file of the model.
+
+        Raises what `fit` and `data.load` raise.
+        """
+        from genbook import models as saved
+        from genbook.diffusion import GaussianDiffusion, cosine_beta_schedule
+        from genbook.training import ranks
+        from genbook.training.recipes.autoencoder import train_autoencoder
+        from genbook.training.recipes.diffusion import train_diffusion
+        from genbook.training.recipes.vae import train_improved_vae
+
+        dataset = self.load_data()
+        given = {"steps": self.steps, "batch_size": self.batch_size, "lr": self.lr}
+        settings = {key: value for key, value in given.items() if value is not None}
+        settings |= {"seed": self.seed, "folder": self.out, "resume": self.resume}
+        diffusion = None
+        if self.model == "autoencoder":
+            model, _ = train_autoencoder(dataset, **settings)
+        elif self.model == "vae":
+            model, _ = train_improved_vae(dataset, **settings)
+        else:
+            betas = cosine_beta_schedule(TIMESTEPS)
+            diffusion = GaussianDiffusion(betas, self.prediction or "v")
+            model, _ = train_diffusion(dataset, diffusion, **settings)
+        file = Path(self.out) / "model.safetensors"
+        if ranks.rank() == 0:
+            _, channels, size, _ = dataset.images.shape
+            about = {
+                "data": self.data,
+                "size": size,
+                "channels": channels,
+                "classes": dataset.classes,
+                "seed": self.seed,
+            }
+            saved.save(file, model, about, diffusion)
+        return file

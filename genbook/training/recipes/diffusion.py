@@ -1,0 +1,42 @@
+"""Training the diffusion model."""
+
+import paddle
+
+from genbook.accelerate.cpu import bfloat16
+from genbook.diffusion import hide_labels
+from genbook.training.checkpoint import build
+from genbook.training.loop import fit
+from genbook.unet import UNet
+
+from . import steps_for
+
+
+def train_diffusion(
+    data, diffusion, steps=None, seed=0, batch_size=32, lr=2e-3, **settings
+):
+    """A UNet for `diffusion`, a GaussianDiffusion, that may be told the class.
+
+    Of the images' labels a tenth is hidden. Inside the process images are in [-1, 1].
+    """
+    paddle.seed(seed)
+    channels, classes = data.images.shape[1], len(data.classes)
+    model = build(UNet, channels=channels, width=48, classes=classes)
+
+    def loss(model, x, labels):
+        labels = hide_labels(labels, unknown=model.classes)
+        return diffusion.training_loss(lambda x_t, t: model(x_t, t, labels), x)
+
+    history = fit(
+        model,
+        loss,
+        2 * data.images - 1,
+        data.labels,
+        steps=steps or steps_for(data, 2500),
+        batch_size=batch_size,
+        lr=lr,
+        ema=0.995,
+        seed=seed,
+        name="diffusion",
+        **settings,
+    )
+    return bfloat16(model), history
