@@ -225,7 +225,8 @@ def test_only_the_data_sets_that_are_named_are_carried_over():
         ("def f():\n    pass\n", "import pandas", "imports pandas"),
         ("def f():\n    pass\n", 'from genbook.data import load\nload("mnist")', "imports tqdm"),
         (
-            "from .training.loop import fit\n\n\ndef f():\n    return fit(1, 2, steps=3, folder=4)\n",
+            "from .training.loop import fit\n\n\n"
+            "def f():\n    return fit(1, 2, steps=3, folder=4)\n",
             "f()",
             "a call of fit with folder",
         ),
