@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from genbook import system
+
 PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -92,6 +94,16 @@ def of_modules(modules: frozenset[str]) -> str:
         if "." in name:  # importing a.b runs a's __init__ as well
             queue.append(name.rpartition(".")[0])
     return digest(*(f"{name}\n{SOURCES[name].text}" for name in sorted(seen)))
+
+
+def of_environment() -> str:
+    """The hash of what else decides how results are rounded: processor, threads, acceleration."""
+    from genbook import accelerate
+
+    enabled = accelerate.enabled()
+    names = (name for name in SOURCES if name.startswith("genbook.accelerate"))
+    code = of_modules(frozenset(names)) if enabled else ""
+    return digest(system.instruction_set(), system.threads(), code)
 
 
 def of_value(value) -> str:

@@ -1,4 +1,4 @@
-"""One training by name: a model of the book, a data set, and the folder of the result."""
+"""The specification of a training: a model of the book, a data set, an output folder."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ TIMESTEPS = 1000
 
 
 @dataclass
-class Job:
-    """What to train, and where to put it. None stands for the recipe's, or the data's, own value.
+class TrainingSpec:
+    """What to train, and where to put it. None means the recipe's, or the data set's, own value.
 
     model: one of MODELS. data: a name that `data.load` knows. size: pixels per side, a multiple of
-    4. steps, batch_size, lr, seed: as for `train.fit`; the batch is that of all processes together.
+    4. steps, batch_size, lr, seed: as for `fit`; the batch is that of all processes together.
     prediction: what a diffusion model predicts, one of PREDICTIONS. root: the folder of the data
     set's files. out: the folder for the checkpoint and the model. resume: whether to go on from
     the checkpoint there.
@@ -36,7 +36,7 @@ class Job:
     resume: bool = False
 
     def __post_init__(self):
-        """Raises ValueError for what can be told to be wrong before anything is loaded."""
+        """Raise ValueError for what is wrong, before anything is loaded."""
         if self.model not in MODELS:
             raise ValueError(f"unknown model {self.model!r}; known are {', '.join(MODELS)}")
         if self.data not in data.NAMES:
@@ -60,12 +60,12 @@ class Job:
         """The data set; raises DataError where files are missing."""
         return data.load(self.data, size=self.size, root=self.root)
 
-    def run(self):
+    def train(self):
         """Train, as one rank of several or alone, and save; return the file of the model.
 
         Raises what `fit` and `data.load` raise.
         """
-        from genbook import models as saved
+        from genbook import models
         from genbook.diffusion import GaussianDiffusion, cosine_beta_schedule
         from genbook.training import ranks
         from genbook.training.recipes.autoencoder import train_autoencoder
@@ -88,12 +88,12 @@ class Job:
         file = Path(self.out) / "model.safetensors"
         if ranks.rank() == 0:
             _, channels, size, _ = dataset.images.shape
-            about = {
+            metadata = {
                 "data": self.data,
                 "size": size,
                 "channels": channels,
                 "classes": dataset.classes,
                 "seed": self.seed,
             }
-            saved.save(file, model, about, diffusion)
+            models.save(file, model, metadata, diffusion)
         return file
