@@ -47,16 +47,7 @@ class PrintProgress(Hook):
 
 
 def fit(
-    model,
-    loss,
-    *data,
-    steps,
-    batch_size=128,
-    lr=1e-3,
-    ema=None,
-    seed=0,
-    name="model",
-    hooks=None,
+    model, loss, *data, steps, batch_size=128, lr=1e-3, ema=None, seed=0, name="model", hooks=None
 ):
     """Train `model` for `steps` steps of Adam and return the history of the losses.
 

@@ -10,7 +10,6 @@ import pytest
 from genbook import models
 from genbook.autoencoder import AutoEncoder
 from genbook.diffusion import GaussianDiffusion, linear_beta_schedule
-from genbook.publishing import fingerprint
 from genbook.training import checkpoint
 from genbook.training.checkpoint import CheckpointError, build
 from genbook.unet import UNet
@@ -119,29 +118,3 @@ def test_a_damaged_file_is_refused(files):
 def test_bad_numbers_are_refused(count, steps, word, files):
     with pytest.raises(ValueError, match=word):
         models.sample(files / "diffusion", count, steps=steps)
-
-
-def test_what_runs_trainings_is_no_part_of_their_fingerprints(monkeypatch):
-    of_modules = fingerprint.of_modules.__wrapped__
-    trainings = frozenset(
-        [
-            "genbook.training.loop",
-            "genbook.training.recipes.autoencoder",
-            "genbook.training.recipes.vae",
-            "genbook.training.recipes.diffusion",
-            "genbook.evaluation.judge",
-        ]
-    )
-    before = of_modules(trainings)
-    for name in ("cli", "job", "parallel", "saved", "data"):
-        source = fingerprint.SOURCES[f"genbook.{name}"]
-        monkeypatch.setitem(
-            fingerprint.SOURCES,
-            f"genbook.{name}",
-            source._replace(text=source.text + "\nedited = True\n"),
-        )
-        assert of_modules(trainings) == before, name
-    unet = fingerprint.SOURCES["genbook.unet"]
-    autoencoder = of_modules(frozenset(["genbook.training.recipes.autoencoder"]))
-    monkeypatch.setitem(fingerprint.SOURCES, "genbook.unet", unet._replace(text=""))
-    assert of_modules(frozenset(["genbook.training.recipes.autoencoder"])) == autoencoder

@@ -1,7 +1,7 @@
 """Each page with code as a notebook that runs without genbook, for the reader to download.
 
 The text comes from the page that Sphinx has resolved, the code from its cells and from the package
-(`genbook.publishing.notebook`). A page that cannot stand by itself is a warning, and so a red
+(`genbook.publishing.standalone`). A page that cannot stand by itself is a warning, and so a red
 build.
 """
 
@@ -15,7 +15,7 @@ import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from sphinx.util import logging
 
-from genbook.publishing.notebook import CannotCarry, Shown, standalone
+from genbook.publishing.standalone import NotStandalone, Shown, standalone
 
 from . import edition, markdown
 from .cache import page_keys, read_page
@@ -50,7 +50,7 @@ def offer_notebook(app, pagename, templatename, context, doctree):
         return
     try:
         notebook = make(app, page, doctree)
-    except (CannotCarry, markdown.Unknown) as error:
+    except (NotStandalone, markdown.Unknown) as error:
         LOGGER.warning("no notebook can be made of this page: %s", error, location=pagename)
         return
     path = Path(app.outdir, "_sources", f"{pagename}.ipynb")
