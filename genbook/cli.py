@@ -132,7 +132,10 @@ def _add_train_parser(commands):
         help="what a diffusion model predicts (default: v)",
     )
     parser.add_argument(
-        "--out", metavar="FOLDER", help="for the checkpoint and the model (default: MODEL-DATA)"
+        "--out",
+        default="",
+        metavar="FOLDER",
+        help="for the checkpoint and the model (default: MODEL-DATA)",
     )
     parser.add_argument(
         "--resume",
@@ -213,6 +216,7 @@ def _show(args):
 
 
 def _train(args):
+    from genbook import accelerate  # Paddle starts slowly
     from genbook.training import launch
 
     names = (
@@ -230,14 +234,16 @@ def _train(args):
     )
     with _one_line_errors():
         training = spec.TrainingSpec(**{name: getattr(args, name) for name in names})
+        accelerate.enable()
         file = launch.launch(training, args.nproc, args.nnodes, args.master)
     if file:
         print(f"model: {file}")
 
 
 def _sample(args):
-    from genbook import models  # Paddle starts slowly
+    from genbook import accelerate, models
 
+    accelerate.enable()
     with _one_line_errors():
         images = models.sample(
             args.file, args.count, args.seed, args.steps, args.guidance, args.root

@@ -163,10 +163,9 @@ def _stripped(node: ast.AST) -> str:
     """The syntax tree as text, without docstrings."""
     node = ast.parse(ast.unparse(node))
     for part in ast.walk(node):
-        body = getattr(part, "body", None)
         if isinstance(part, (ast.Module, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             if ast.get_docstring(part, clean=False) is not None:
-                body[:1] = []
+                del part.body[0]
     return ast.dump(node)
 
 

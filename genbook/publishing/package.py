@@ -80,11 +80,14 @@ class Package:
     def _cut(self, table: Global, keys: set[str]) -> None:
         self._tables.pop(table, None)
         whole = self.definition(table)
-        lines, entries = list(whole.module.lines), whole.node.value
+        lines, entries = list(whole.module.lines), getattr(whole.node, "value", None)
+        assert isinstance(entries, ast.Dict)
         for key, value in zip(entries.keys, entries.values, strict=True):
-            if key.value not in keys:  # an empty line leaves all others in their places
-                for i in range(key.lineno, value.end_lineno + 1):
-                    lines[i - 1] = "\n"
+            if not isinstance(key, ast.Constant) or key.value not in keys:
+                first, last = key.lineno if key else value.lineno, value.end_lineno or 0
+                lines[first - 1 : last] = ["\n"] * (
+                    last - first + 1
+                )  # all others keep their places
         cut = Module(whole.module.name, "".join(lines), whole.package)
         self._tables[table] = cut.definitions[table.name]
 

@@ -154,7 +154,8 @@ class Definition:
     @cached_property
     def references(self) -> dict[Target, bool]:
         """What it refers to outside of itself, and whether where it is defined: not when called."""
-        own, found = bound_by(self.text), {}
+        own = bound_by(self.text)
+        found: dict[Target, bool] = {}
         for name, at_once in names_used(f"{self.module.future}\n{self.text}").items():
             target = None if name in own else self.module.resolve(name)
             if target:

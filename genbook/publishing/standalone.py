@@ -153,6 +153,7 @@ class _ShownPart:
             and all(not line or line.startswith("#") for line in others)
         )
         self.text = text if runs else ""
+        self.methods = [n.name for n in self.nodes if isinstance(n, ast.FunctionDef)]
         self.imports: dict[str, Target] = {}
         self.needs: list[Target] = []
         self.defines: list[Global] = []
@@ -188,12 +189,14 @@ class _ShownPart:
             return self.text
         owner = self.cls.name
         text = self.text.replace("super()", f"super({owner}, self)")
-        return "\n".join([text, "\n", *(f"{owner}.{n.name} = {n.name}" for n in self.nodes)])
+        return "\n".join([text, "\n", *(f"{owner}.{name} = {name}" for name in self.methods)])
 
 
 def _require_allowed(parts, carried, package: Package) -> None:
     """Raise NotStandalone for an import that a notebook cannot have, or cannot be followed."""
-    code = [(part.where, part.tree) for part in parts if isinstance(part, _CellPart)]
+    code: list[tuple[str, ast.AST]] = [
+        (part.where, part.tree) for part in parts if isinstance(part, _CellPart)
+    ]
     for target in carried:
         if isinstance(target, Import):
             code.append(("the page", ast.parse(str(target))))
@@ -261,7 +264,7 @@ def _require_distinct(parts, carried, package: Package) -> None:
 
 def _helpers(parts, carried, package: Package) -> list[Global]:
     """The definitions that must be there before all cells, in the order of the package."""
-    shown: dict[Global, int] = {}
+    shown: dict[Target, int] = {}
     for i, part in enumerate(parts):
         for target in part.defines:
             shown.setdefault(target, i)

@@ -142,7 +142,7 @@ def tensors(training):
 
 def restore(training, arrays, step, updates):
     """Put the `arrays` of a checkpoint and its two counters into `training`."""
-    parts = {part: {} for part in ("model", "optimizer", "average", "history")}
+    parts: dict[str, dict] = {part: {} for part in ("model", "optimizer", "average", "history")}
     for key, value in arrays.items():
         part, _, name = key.partition(".")
         parts[part][name] = value
@@ -184,10 +184,9 @@ class Interrupts:
                 raise KeyboardInterrupt
             self.noted.append(number)
 
-        handled = (signal.SIGINT, signal.SIGTERM)
-        if threading.current_thread() is not threading.main_thread():
-            handled = ()
-        before = {number: signal.getsignal(number) for number in handled}
+        before = {}
+        if threading.current_thread() is threading.main_thread():  # others cannot handle signals
+            before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
         for number, handler in before.items():
             if handler is not signal.SIG_IGN:
                 signal.signal(number, note)

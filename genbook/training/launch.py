@@ -99,7 +99,7 @@ def _run_all(spec, logs, nproc, nnodes, master):
         try:
             _show_progress(logs / "progress", process)
         except BaseException:
-            process.stdin.close()
+            process.stdin.close()  # type: ignore[union-attr]
             process.wait()
             raise KeyboardInterrupt(*_last_words(logs, nproc)) from None
     if process.returncode:
@@ -184,6 +184,7 @@ def _failure(logs, nproc):
 
 def main():
     """Be one rank of the training that the first argument specifies, as JSON."""
+    from genbook import accelerate
     from genbook.data import DataError
     from genbook.training import ranks
     from genbook.training.checkpoint import CheckpointError
@@ -194,6 +195,7 @@ def main():
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # Paddle tells about its flags
             ranks.join()
+        accelerate.enable()
         TrainingSpec(**json.loads(sys.argv[1])).train()
     except KeyboardInterrupt as stop:
         code, words = 130, str(stop)

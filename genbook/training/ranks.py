@@ -61,11 +61,12 @@ def broadcast(content):
     """The bytes `content` of rank 0, on all ranks; the others pass None. Raises LostRankError."""
     if count() == 1:
         return content
-    length = paddle.to_tensor([len(content or b"")], dtype="int64")
-    _together(dist.broadcast, length, 0)
-    if not length.item():
+    size = paddle.to_tensor([len(content or b"")], dtype="int64")
+    _together(dist.broadcast, size, 0)
+    length = int(size.numpy()[0])
+    if not length:
         return b""
-    buffer = paddle.to_tensor(np.frombuffer(content or bytes(length.item()), dtype=np.uint8))
+    buffer = paddle.to_tensor(np.frombuffer(content or bytes(length), dtype=np.uint8))
     _together(dist.broadcast, buffer, 0)
     return buffer.numpy().tobytes()
 

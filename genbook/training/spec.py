@@ -19,7 +19,8 @@ class TrainingSpec:
     model: one of MODELS. data: a name that `data.load` knows. size: pixels per side, a multiple of
     4. steps, batch_size, lr, seed: as for `fit`; the batch is that of all processes together.
     prediction: what a diffusion model predicts, one of PREDICTIONS. root: the folder of the data
-    set's files. out: the folder for the checkpoint and the model. resume: whether to go on from
+    set's files. out: the folder for the checkpoint and the model, by default
+    MODEL-DATA. resume: whether to go on from
     the checkpoint there.
     """
 
@@ -32,7 +33,7 @@ class TrainingSpec:
     seed: int = 0
     prediction: str | None = None
     root: str | None = None
-    out: str | None = None
+    out: str = ""
     resume: bool = False
 
     def __post_init__(self):
@@ -53,7 +54,7 @@ class TrainingSpec:
             raise ValueError(f"lr must be above 0, got {self.lr}")
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, got {self.seed}")
-        if self.out is None:
+        if not self.out:
             self.out = f"{self.model}-{self.data}"
 
     def load_data(self):
@@ -74,7 +75,7 @@ class TrainingSpec:
 
         dataset = self.load_data()
         given = {"steps": self.steps, "batch_size": self.batch_size, "lr": self.lr}
-        settings = {key: value for key, value in given.items() if value is not None}
+        settings: dict = {key: value for key, value in given.items() if value is not None}
         settings |= {"seed": self.seed, "folder": self.out, "resume": self.resume}
         diffusion = None
         if self.model == "autoencoder":

@@ -7,6 +7,7 @@ import numpy as np
 import paddle
 import paddle.nn as nn
 
+from genbook import accelerate
 from genbook.diffusion import GaussianDiffusion, cosine_beta_schedule
 from genbook.training import fit, loop, ranks
 from genbook.training.spec import TrainingSpec
@@ -127,6 +128,7 @@ def main():
         fit(Normalised(), lambda m, x: m(x).mean(), IMAGES, steps=1, batch_size=9)
     except ValueError as error:
         out["refused"] = np.array(str(error))
+    accelerate.enable()  # as the command does, whose training must end with the same bits
     TrainingSpec("vae", steps=400, batch_size=32, out=folder / "undisturbed").train()
     try:  # last, because it ends the connection
         out["said"] = np.array("nothing")

@@ -365,7 +365,7 @@ def test_a_training_killed_at_any_moment_goes_on_to_the_same_bits(tmp_path):
         "1",
         str(tmp_path),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr
     reached, equal = done.stdout.split()
     assert 20 <= int(reached) < 300 and equal == "True"

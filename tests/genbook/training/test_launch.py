@@ -49,7 +49,7 @@ def folder(tmp_path_factory):
         str(folder),
     ]
     done = subprocess.run(
-        command, env=launch._environment(folder, 1), capture_output=True, text=True, timeout=120
+        command, env=launch._environment(folder, 1), capture_output=True, text=True, timeout=1200
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
@@ -193,8 +193,8 @@ class Training:
 
     def ended(self):
         """The exit code and the last line on the terminal, once it and all ranks have ended."""
-        _, err = self.process.communicate(timeout=60)
-        deadline = time.monotonic() + 10
+        _, err = self.process.communicate(timeout=1200)
+        deadline = time.monotonic() + 600
         while self.ranks() and time.monotonic() < deadline:
             time.sleep(0.05)
         assert not self.ranks()

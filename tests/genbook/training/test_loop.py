@@ -342,7 +342,7 @@ def test_two_processes_share_one_training(tmp_path):
         )
         for _ in range(2)
     ]
-    said = "".join(process.communicate(timeout=60)[0] for process in both)
+    said = "".join(process.communicate(timeout=1200)[0] for process in both)
     assert [process.returncode for process in both] == [0, 0]
     assert said.count("trained") == 1
     assert log.read_text().count("waiting: another process") == 1
