@@ -64,8 +64,7 @@ def work(turns, steps):
     """
     import numpy as np
 
-    from genbook.training import loop as train
-    from genbook.training import ranks
+    from genbook.training import fit, ranks
 
     if "PADDLE_TRAINER_ID" in os.environ:
         ranks.join()
@@ -91,7 +90,7 @@ def work(turns, steps):
             images = np.random.default_rng(0).random(CASES[name], dtype="float32")
             exchange.clear()
             ranks.average = alone if name.endswith("alone") else timed
-            history = train.fit(model, loss, images, steps=steps, batch_size=len(images))
+            history = fit(model, loss, images, steps=steps, batch_size=len(images))
             if rank == 0:
                 seconds = np.diff(history["seconds"])[2:]  # the first ones compile and allocate
                 result = [
@@ -106,14 +105,14 @@ def work(turns, steps):
 
 def start(processes, folder, args):
     """Start so many processes that wait for their turns."""
-    from genbook.training import launch as parallel
+    from genbook.training import launch
 
     folder.mkdir()
-    environment = {**parallel._environment(folder, 1), "SCALING": str(folder)}
+    environment = {**launch._environment(folder, 1), "SCALING": str(folder)}
     command = [sys.executable, str(HERE), "--work"]
     command += ["--turns", str(args.turns), "--steps", str(args.steps)]
     if processes > 1:
-        command = [*parallel._launcher(folder, processes), *command]
+        command = [*launch._launcher(folder, processes), *command]
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=(folder / "stderr").open("wb")
     )

@@ -13,7 +13,7 @@ from PIL import Image
 
 from genbook import data
 from genbook.lab.assignments import AssignmentError, command
-from genbook.training import job
+from genbook.training import spec
 
 _SHADES = np.array(list(" .:-=+*#%@"))
 
@@ -107,7 +107,7 @@ def _add_train_parser(commands):
         help="train a model, by one process or many",
         description="Train a model of the book. What is not given is as the book has it.",
     )
-    parser.add_argument("model", choices=job.MODELS, metavar="model", help="one of %(choices)s")
+    parser.add_argument("model", choices=spec.MODELS, metavar="model", help="one of %(choices)s")
     parser.add_argument(
         "--data",
         choices=data.NAMES,
@@ -127,10 +127,15 @@ def _add_train_parser(commands):
     parser.add_argument("--lr", type=float, help="the peak of the learning rate")
     parser.add_argument("--seed", type=_whole(0), default=0)
     parser.add_argument(
-        "--prediction", choices=job.PREDICTIONS, help="what a diffusion model predicts (default: v)"
+        "--prediction",
+        choices=spec.PREDICTIONS,
+        help="what a diffusion model predicts (default: v)",
     )
     parser.add_argument(
-        "--out", metavar="FOLDER", help="for the checkpoint and the model (default: MODEL-DATA)"
+        "--out",
+        default="",
+        metavar="FOLDER",
+        help="for the checkpoint and the model (default: MODEL-DATA)",
     )
     parser.add_argument(
         "--resume",
@@ -211,7 +216,8 @@ def _show(args):
 
 
 def _train(args):
-    from genbook import parallel  # what uses Paddle starts slowly
+    from genbook import accelerate  # Paddle starts slowly
+    from genbook.training import launch
 
     names = (
         "model",
@@ -226,18 +232,20 @@ def _train(args):
         "out",
         "resume",
     )
-    with _told():
-        training = job.Job(**{name: getattr(args, name) for name in names})
-        file = parallel.launch(training, args.nproc, args.nnodes, args.master)
+    with _one_line_errors():
+        training = spec.TrainingSpec(**{name: getattr(args, name) for name in names})
+        accelerate.enable()
+        file = launch.launch(training, args.nproc, args.nnodes, args.master)
     if file:
         print(f"model: {file}")
 
 
 def _sample(args):
-    from genbook import models as saved
+    from genbook import accelerate, models
 
-    with _told():
-        images = saved.sample(
+    accelerate.enable()
+    with _one_line_errors():
+        images = models.sample(
             args.file, args.count, args.seed, args.steps, args.guidance, args.root
         )
     columns = math.ceil(math.sqrt(len(images)))
@@ -248,7 +256,7 @@ def _sample(args):
 
 
 @contextlib.contextmanager
-def _told():
+def _one_line_errors():
     """Turn what these commands raise for a reader into `_Failed`."""
     from genbook.training.checkpoint import CheckpointError
     from genbook.training.launch import LaunchError

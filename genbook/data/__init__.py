@@ -34,7 +34,7 @@ from PIL import Image
 from scipy import ndimage
 from tqdm import tqdm
 
-from genbook.data import strokes
+from genbook.data.strokes import CLASSES, read_strokes
 from genbook.publishing import fingerprint
 
 SPLITS = ("train", "test")
@@ -376,9 +376,9 @@ def _hanzi_index(archive):
         raise DataError(f"{table}: cannot be read: {error}") from error
     if len(index) == 0:
         raise DataError(f"{table}: no rows")
-    wrong = index[(index[:, 2] < 1) | (index[:, 2] > len(strokes.CLASSES)), 2]
+    wrong = index[(index[:, 2] < 1) | (index[:, 2] > len(CLASSES)), 2]
     if len(wrong):
-        raise DataError(f"{table}: code {wrong[0]}, expected 1 to {len(strokes.CLASSES)}")
+        raise DataError(f"{table}: code {wrong[0]}, expected 1 to {len(CLASSES)}")
     names = set(map(_hanzi_name, index))
     if len(names) < len(index):
         raise DataError(f"{table}: {len(index) - len(names)} rows are there twice")
@@ -514,15 +514,6 @@ def _without_specks(ink):
     return np.where(keep[parts], ink, 0)
 
 
-# --- strokes ----------------------------------------------------------------------------------
-
-
-def _strokes(split, size, root):
-    n, seed = (3000, 1) if split == "train" else (750, 2)
-    images, labels = strokes.draw(n, size=size, seed=seed)
-    return images[:, 0], labels
-
-
 # --- files ------------------------------------------------------------------------------------
 
 
@@ -606,8 +597,8 @@ _ARABIC = tuple("0123456789")
 _SOURCES = {
     "digits": _Source(_digits, _nothing_to_fetch, 16, _ARABIC),
     "mnist": _Source(_mnist, _fetch_mnist, 28, _ARABIC),
-    "hanzi": _Source(_hanzi, _fetch_hanzi, 28, strokes.CLASSES),
-    "strokes": _Source(_strokes, _nothing_to_fetch, 28, strokes.CLASSES),
+    "hanzi": _Source(_hanzi, _fetch_hanzi, 28, CLASSES),
+    "strokes": _Source(read_strokes, _nothing_to_fetch, 28, CLASSES),
 }
 NAMES = tuple(_SOURCES)
 

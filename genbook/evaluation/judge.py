@@ -5,7 +5,7 @@ import paddle
 import paddle.nn as nn
 import paddle.nn.functional as F
 
-from genbook.training.loop import fit
+from genbook.training import fit
 
 
 class Judge(nn.Layer):

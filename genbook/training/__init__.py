@@ -1,1 +1,10 @@
-"""Training: the loop, the book's recipes, and what is kept of them."""
+"""Training: `fit`, the book's recipes, checkpoints, and a cache of finished runs."""
+
+
+def __getattr__(name):
+    """`fit`, imported at first use: the command line reads a spec without loading Paddle."""
+    if name == "fit":
+        from genbook.training.trainer import fit
+
+        return fit
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,8 +1,8 @@
-"""Files of weights: written whole or not at all, and checked before anything is made of them.
+"""Files of weights: written atomically, and validated before anything is made of them.
 
 A checkpoint is a safetensors file (https://huggingface.co/docs/safetensors): named arrays, and in
-its header's metadata a format, a checksum and whatever else is to be known about them, as JSON.
-Nothing in it is ever executed, and nothing larger than what is expected is ever read.
+its header's metadata a format, a checksum, and metadata of ours as JSON. Nothing in it is ever
+executed, and nothing larger than expected is ever read.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import paddle
 import safetensors.numpy
 from safetensors import SafetensorError
 
+from genbook import system
 from genbook.publishing import fingerprint
 
 FORMAT = "genbook 1"  # of the metadata and of the arrays' names; to be raised when they change
@@ -30,75 +31,65 @@ class CheckpointError(RuntimeError):
     """A checkpoint that cannot be written, or is not what it should be."""
 
 
-def pack(arrays, about):
+def serialize(arrays, metadata):
     """The bytes of a checkpoint; see `write`."""
-    text = json.dumps(about, sort_keys=True)
-    metadata = {"format": FORMAT, "about": text, "checksum": _checksum(arrays, text)}
+    text = json.dumps(metadata, sort_keys=True)
+    header = {"format": FORMAT, "about": text, "checksum": _checksum(arrays, text)}
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    return safetensors.numpy.save(arrays, metadata)
+    return safetensors.numpy.save(arrays, header)
 
 
-def unpack(content):
-    """The arrays and what was told about them; ValueError where these are not what was packed."""
+def deserialize(content):
+    """The arrays and the metadata in the bytes of a checkpoint; ValueError if they are damaged."""
     arrays = safetensors.numpy.load(content)
-    metadata = json.loads(content[8 : 8 + _length(content)])["__metadata__"]
-    if metadata["checksum"] != _checksum(arrays, metadata["about"]):
+    header = json.loads(content[8 : 8 + _length(content)])["__metadata__"]
+    if header["checksum"] != _checksum(arrays, header["about"]):
         raise ValueError("its checksum is wrong")
-    return arrays, _told(metadata["about"])
+    return arrays, _parse(header["about"])
 
 
-def write(file, arrays, about):
-    """Write numpy `arrays` (name -> array) and `about` (a dict for JSON) to `file`.
+def write(file, arrays, metadata):
+    """Write numpy `arrays` (name -> array) and `metadata` (a dict for JSON) to `file`, atomically.
 
-    The file appears at once or not at all: until the new one is safe on the disk, `file` stays
-    what it was. Raises CheckpointError where there is no room or no permission.
+    Raises CheckpointError where there is no room or no permission; then `file` is what it was.
     """
     file = Path(file)
-    content = pack(arrays, about)
-    temporary = file.with_name(file.name + ".tmp")
     try:
-        with temporary.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, file)
-        _sync_folder(file.parent)
+        system.write_atomically(file, serialize(arrays, metadata))
     except OSError as error:
         kept = "; the one from before is intact" if file.exists() else ""
         raise CheckpointError(f"cannot write {file}: {error.strerror}{kept}") from error
-    finally:
-        _remove(temporary)
 
 
 def read(file, like):
-    """The arrays in `file` and what it tells about them.
+    """The arrays and the metadata in `file`.
 
-    like: the `forms` of the arrays that must be there. Beyond these there may be vectors whose
+    like: the `specs` of the arrays that must be there. Beyond these there may be vectors whose
     names begin with "history.". Raises CheckpointError where there is no such file, it is
     damaged, or it holds other arrays; then no more than its header has been read.
     """
     with _reading(file) as stream:
         entries, _ = _header(stream)
         history = {name for name in entries if name.startswith("history.")}
-        found = {name: form for name, (form, _) in entries.items() if name not in history}
+        found = {name: spec for name, (spec, _) in entries.items() if name not in history}
         problem = difference(found, like)
         if problem:
             raise CheckpointError(f"{file} is of another model: {problem}")
         if sum(entries[name][1] for name in history) > MAX_HISTORY:
             raise ValueError("its history is too long")
         stream.seek(0)
-        return unpack(stream.read())
+        return deserialize(stream.read())
 
 
-def about(file):
-    """What `file` tells about its arrays, without reading these; errors as those of `read`."""
+def metadata(file):
+    """The metadata in `file`, without reading its arrays; raises what `read` raises."""
     with _reading(file) as stream:
-        _, metadata = _header(stream)
-        return _told(metadata["about"])
+        _, header = _header(stream)
+        return _parse(header["about"])
 
 
 def build(network, **arguments):
-    """The network `network(**arguments)`, which remembers its arguments for whoever saves it."""
+    """The network `network(**arguments)`; its `arguments` are stored with it by `models.save`."""
     model = network(**arguments)
     model.arguments = arguments
     return model
@@ -109,25 +100,25 @@ def load_weights(model, weights):
 
     Raises CheckpointError that names the first difference: Paddle itself would only warn.
     """
-    problem = difference(forms(weights), forms(model.state_dict()))
+    problem = difference(specs(weights), specs(model.state_dict()))
     if problem:
         raise CheckpointError(f"these weights are of another model: {problem}")
     model.set_state_dict({k: paddle.to_tensor(v) for k, v in weights.items()})
 
 
-def forms(arrays):
+def specs(arrays):
     """Type and shape of each array or tensor of a dict, such as "float32 [16, 3]"."""
-    return {name: _form(array.dtype, array.shape) for name, array in arrays.items()}
+    return {name: _spec(array.dtype, array.shape) for name, array in arrays.items()}
 
 
-def _form(dtype, shape):
+def _spec(dtype, shape):
     return f"{str(dtype).removeprefix('paddle.')} {list(shape)}"
 
 
 def difference(found, expected):
-    """The first difference between two dicts of forms, in words; None where they agree."""
+    """The first difference between two dicts of specs, in words; None where they agree."""
     for name in sorted(expected.keys() | found.keys()):
-        one, other = (forms.get(name, "absent") for forms in (expected, found))
+        one, other = (specs.get(name, "absent") for specs in (expected, found))
         if one != other:
             return f"{name} should be {one} and is {other}"
     return None
@@ -156,7 +147,7 @@ def _length(start):
 
 
 def _header(stream):
-    """The entries of the arrays, name -> (form, bytes), and the metadata.
+    """The entries of the arrays, name -> (spec, bytes), and the strings of its metadata.
 
     They fit the size of the file; whether they fit each other is for safetensors to say. Raises
     ValueError where the header is none of ours.
@@ -184,37 +175,20 @@ def _header(stream):
     return entries, metadata
 
 
-def _told(text):
-    """The dict that `text` was made from."""
+def _parse(text):
+    """The dict that `text`, JSON, was made from; else ValueError."""
     try:
-        told = json.loads(text)
+        found = json.loads(text)
     except RecursionError:  # lists in lists in lists
-        told = None
-    if not isinstance(told, dict):
+        found = None
+    if not isinstance(found, dict):
         raise ValueError("its header makes no sense")
-    return told
+    return found
 
 
 def _entry(dtype, shape, data_offsets):
-    """The form of an array and how many bytes it takes, from its entry in a header."""
+    """The spec of an array and how many bytes it takes, from its entry in a header."""
     if not all(type(side) is int and side >= 0 for side in shape):
         raise TypeError
     dtype = np.dtype(DTYPES[dtype])
-    return _form(dtype, shape), dtype.itemsize * math.prod(shape)
-
-
-def _remove(file):
-    try:
-        file.unlink(missing_ok=True)
-    except OSError:  # on a disk that is gone there is nothing left to remove
-        pass
-
-
-def _sync_folder(folder):
-    """Have the disk know the new name as well (where folders can be opened: not on Windows)."""
-    if hasattr(os, "O_DIRECTORY"):
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    return _spec(dtype, shape), dtype.itemsize * math.prod(shape)

@@ -1,8 +1,8 @@
 """Training by several processes, on this machine or on many.
 
 `launch` has `paddle.distributed.launch` start the processes; each runs this module and becomes a
-rank (see `ranks`) of the job. Each computes the gradient of its part of the batch on one core or
-one GPU; gloo, or NCCL between GPUs, sums them up.
+rank (see `ranks`) of the training. Each computes the gradient of its shard of the batch on one core
+or one GPU; gloo, or NCCL between GPUs, sums them up.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import threading
 import time
 from pathlib import Path
 
-from genbook.training.job import Job
+from genbook import system
+from genbook.training.spec import TrainingSpec
 
 ROOT = Path(__file__).resolve().parents[2]  # of the package
 
@@ -30,8 +31,8 @@ class LaunchError(RuntimeError):
     """A training by several processes that failed; the message is for the terminal."""
 
 
-def launch(job, nproc=1, nnodes=1, master=None):
-    """Run `job` (a Job) by `nproc` processes on each of `nnodes` machines.
+def launch(spec, nproc=1, nnodes=1, master=None):
+    """Run the training `spec` (a TrainingSpec) by `nproc` processes on each of `nnodes` machines.
 
     master: "HOST:PORT" of the first machine, for more than one; run the same on each of them. Only
     the first process writes. One process alone is this one; several are started, their progress is
@@ -41,17 +42,17 @@ def launch(job, nproc=1, nnodes=1, master=None):
     Raises ValueError for numbers that cannot work, before anything is started; LaunchError with the
     message of the process that failed first.
     """
-    check(nproc, nnodes, master)
+    require_possible(nproc, nnodes, master)
     if nproc * nnodes == 1:
-        return job.run()
-    job.load_data()  # what is wrong with them is told once, and they are downloaded once
+        return spec.train()
+    spec.load_data()  # downloads them once, and raises what is wrong with them once
     with tempfile.TemporaryDirectory(prefix="genbook-") as logs:
-        _run_all(job, Path(logs), nproc, nnodes, master)
-    file = Path(job.out) / "model.safetensors"
+        _run_all(spec, Path(logs), nproc, nnodes, master)
+    file = Path(spec.out) / "model.safetensors"
     return file if file.exists() else None
 
 
-def check(nproc, nnodes=1, master=None):
+def require_possible(nproc, nnodes=1, master=None):
     """Raise ValueError where so many processes cannot run here."""
     if nproc < 1 or nnodes < 1:
         raise ValueError(f"there must be at least 1 process on 1 machine, got {nproc} on {nnodes}")
@@ -75,14 +76,13 @@ def devices():
 
     if paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count():
         return paddle.device.cuda.device_count(), "GPUs"
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0)), "cores"
-    return os.cpu_count() or 1, "cores"
+    return system.cores(), "cores"
 
 
-def _run_all(job, logs, nproc, nnodes, master):
+def _run_all(spec, logs, nproc, nnodes, master):
     """Start the processes and wait for them, showing their progress."""
-    work = [sys.executable, "-m", "genbook.training.launch", json.dumps(dataclasses.asdict(job))]
+    text = json.dumps(dataclasses.asdict(spec))
+    work = [sys.executable, "-m", "genbook.training.launch", text]
     command = [*_launcher(logs, nproc, nnodes, master), *work]
     (logs / "progress").touch()
     with (logs / "launch").open("wb") as output:
@@ -99,7 +99,7 @@ def _run_all(job, logs, nproc, nnodes, master):
         try:
             _show_progress(logs / "progress", process)
         except BaseException:
-            process.stdin.close()
+            process.stdin.close()  # type: ignore[union-attr]
             process.wait()
             raise KeyboardInterrupt(*_last_words(logs, nproc)) from None
     if process.returncode:
@@ -117,7 +117,7 @@ def _launcher(logs, nproc, nnodes=1, master=None):
 
 
 def _environment(logs, nnodes):
-    """What the processes are told: one core each, where to report, and to stay on this machine."""
+    """The variables of the processes: one core each, where to report, this machine alone."""
     environment = {
         **os.environ,
         **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
@@ -183,7 +183,8 @@ def _failure(logs, nproc):
 
 
 def main():
-    """Be one rank of the job in the first argument."""
+    """Be one rank of the training that the first argument specifies, as JSON."""
+    from genbook import accelerate
     from genbook.data import DataError
     from genbook.training import ranks
     from genbook.training.checkpoint import CheckpointError
@@ -194,7 +195,8 @@ def main():
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # Paddle tells about its flags
             ranks.join()
-        Job(**json.loads(sys.argv[1])).run()
+        accelerate.enable()
+        TrainingSpec(**json.loads(sys.argv[1])).train()
     except KeyboardInterrupt as stop:
         code, words = 130, str(stop)
     except ranks.LostRankError:  # the other one has a reason to tell
@@ -209,7 +211,7 @@ def main():
 
 
 def _end_with_the_parent():
-    """Ask this process to stop when the one that launched the job has ended."""
+    """Ask this process to stop when the one that launched it has ended."""
     while os.read(0, 1):
         pass
     os.kill(os.getpid(), signal.SIGTERM)

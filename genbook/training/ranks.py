@@ -1,10 +1,10 @@
-"""The processes of one data-parallel training, called ranks, and what they do together.
+"""The processes of one data-parallel training, called ranks.
 
-Each rank takes its part of every batch, and all take the step of the mean gradient. A process on
-its own is rank 0 of 1, and nothing here costs it anything.
+Each rank takes its shard of every batch, and all take the step of the mean gradient. A process on
+its own is rank 0 of 1, at no cost.
 
-`paddle.DataParallel` does the same behind the back of `model(x)`: no faster on a CPU, and blind to
-a loss that calls `model.encode` or `model.decode`, whose gradients would silently stay apart.
+`paddle.DataParallel` hooks into `model(x)` instead: no faster on a CPU, and blind to a loss that
+calls `model.encode` or `model.decode`, whose gradients would silently stay apart.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from __future__ import annotations
 import numpy as np
 import paddle
 import paddle.distributed as dist
+
+from genbook.training.loop import Hook, TrainingError, noise_seed
 
 
 class LostRankError(RuntimeError):
@@ -33,16 +35,16 @@ def rank():
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def part(index):
-    """This rank's part of a batch: every `count()`-th of its indices [B], [B / count()]."""
+def shard(index):
+    """This rank's shard of a batch: every `count()`-th of its indices [B], [B / count()]."""
     return index[rank() :: count()]
 
 
 def average(tensors, numbers):
     """Replace each of `tensors` (float32) by its mean over the ranks; return that of `numbers`.
 
-    numbers: a list of floats. All of it goes over the network as one vector: a message costs more
-    than the few numbers in it. Raises LostRankError.
+    numbers: a list of floats. Everything travels as one vector, because a message costs more than
+    the few numbers in it. Raises LostRankError.
     """
     if count() == 1:
         return numbers
@@ -59,13 +61,54 @@ def broadcast(content):
     """The bytes `content` of rank 0, on all ranks; the others pass None. Raises LostRankError."""
     if count() == 1:
         return content
-    length = paddle.to_tensor([len(content or b"")], dtype="int64")
-    _together(dist.broadcast, length, 0)
-    if not length.item():
+    size = paddle.to_tensor([len(content or b"")], dtype="int64")
+    _together(dist.broadcast, size, 0)
+    length = int(size.numpy()[0])
+    if not length:
         return b""
-    buffer = paddle.to_tensor(np.frombuffer(content or bytes(length.item()), dtype=np.uint8))
+    buffer = paddle.to_tensor(np.frombuffer(content or bytes(length), dtype=np.uint8))
     _together(dist.broadcast, buffer, 0)
     return buffer.numpy().tobytes()
+
+
+class DataParallel(Hook):
+    """Has each rank compute its shard of a batch with its own noise, and all take one step."""
+
+    def __init__(self, key, interrupts):
+        """key: a function that returns the fingerprint of the training. interrupts: an
+        `Interrupts`, whose `stop` this sets on all ranks at the same step.
+        """
+        self._key, self._interrupts = key, interrupts
+
+    def on_start(self, training):
+        """Raise TrainingError where this rank would train something else than rank 0."""
+        if count() > 1:
+            mine = self._key().encode()
+            if broadcast(mine if rank() == 0 else None) != mine:
+                raise TrainingError(
+                    f"process {rank()} has other code, data or settings than process 0"
+                )
+
+    def on_batch(self, training, index):
+        """The shard of this rank, whose noise is seeded."""
+        if count() > 1:
+            paddle.seed(noise_seed(training.seed, training.step, rank()))
+        return shard(index)
+
+    def on_backward(self, training, losses):
+        """Average the gradients, the running statistics and the losses over the ranks."""
+        tensors = _shared(training.model) if count() > 1 else []
+        noted = float(bool(self._interrupts.noted))
+        *values, stop = average(tensors, [*losses.values(), noted])
+        self._interrupts.stop = stop > 0
+        return dict(zip(losses, values, strict=True))
+
+
+def _shared(model):
+    """What must be the same on all ranks after a step: gradients, running statistics."""
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    state = model.state_dict().values()
+    return gradients + [v for v in state if v.stop_gradient and v.dtype == paddle.float32]
 
 
 def _together(operation, *args):

@@ -13,8 +13,8 @@ KILLS = 5  # at moments spread over the whole of a build
 
 TRAIN = """
 import numpy as np
-from genbook.training import keep
-keep.SECONDS_BETWEEN_CHECKPOINTS, keep.SHARE_OF_CHECKPOINTS = 0, float("inf")
+from genbook.training import checkpointer
+checkpointer.SECONDS_BETWEEN_CHECKPOINTS, checkpointer.SHARE_OF_CHECKPOINTS = 0, float("inf")
 from genbook.data import Dataset
 from genbook.training.recipes.vae import train_baseline_vae
 

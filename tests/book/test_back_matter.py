@@ -25,7 +25,10 @@ def modules():
     """The modules of the package by name, those apart that no reader imports."""
     for path in sorted((ROOT / "genbook").rglob("*.py")):
         name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-        inner = name.startswith(("genbook.publishing.notebook.", "genbook.lab.assignments."))
+        inner = name.startswith("genbook.lab.assignments.") or name in (
+            "genbook.publishing.package",
+            "genbook.publishing.source",
+        )
         if name != "genbook" and not inner and ast.parse(path.read_text("utf-8")).body[1:]:
             yield name, path
 

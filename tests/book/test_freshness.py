@@ -17,7 +17,7 @@ def two_pages(book):
     book.write("genbook/deep.py", "WORD = 'first'\n")
     book.write("genbook/shallow.py", "from .deep import WORD\n")
     book.write("genbook/other.py", "")
-    book.page("a", cell("from genbook import shallow\nprint(shallow.WORD, 'word')"))
+    book.page("a", cell("from genbook.shallow import WORD\nprint(WORD, 'word')"))
     book.page("b", cell("print(6 * 7)"))
     assert book.build().ran() == {"a", "b"}
     return book
@@ -106,9 +106,11 @@ print("trained")
 """
 
 
-def append(book, module, line="\n# edited\n"):
+def edit(book, module, old, new):
     path = book.root / "genbook" / module
-    path.write_text(path.read_text(encoding="utf-8") + line, encoding="utf-8")
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
 
 
 def runs(book):
@@ -123,18 +125,30 @@ def test_an_edit_retrains_what_it_touches_and_redraws_the_rest(book):
     first = runs(book)
     assert {name for name, _ in first} == {"baseline VAE", "diffusion"}
 
-    append(book, "plots.py")
+    edit(book, "figures/plots.py", "_mosaic(images, columns)", "_mosaic(images, columns=columns)")
     assert book.build().ran() == {"a"}  # drawn again
     assert runs(book) == first  # from the models that were there
 
-    append(book, "vae.py")
+    edit(book, "vae.py", "0.5 * (x_hat - x).square()", "(x_hat - x).square() * 0.5")
     assert book.build().ran() == {"a"}
     assert [name for name, _ in runs(book) - first] == ["baseline VAE"]
 
-    append(book, "train.py")
+    edit(book, "training/loop.py", "steps // 20", "steps // 19")
     before = runs(book)
     assert book.build().ran() == {"a"}
     assert {name for name, _ in runs(book) - before} == {"baseline VAE", "diffusion"}
+
+
+def test_an_edit_that_changes_no_result_runs_nothing(book):
+    book.page("a", cell("from genbook.evaluation.metrics import class_entropy\nprint('word')"))
+    assert book.build().ran() == {"a"}
+    edit(
+        book,
+        "evaluation/metrics.py",
+        "def class_entropy",
+        "def unused():\n    pass\n\n\n# A\ndef class_entropy",
+    )
+    assert book.build().ran() == set()
 
 
 def test_a_training_is_kept_under_the_code_that_ran_it(book):
@@ -145,8 +159,9 @@ def test_a_training_is_kept_under_the_code_that_ran_it(book):
             TRAIN.replace(
                 "images =",
                 """
-if "edited" not in open("../genbook/vae.py").read():
-    open("../genbook/vae.py", "a").write("# edited")
+old = "0.5 * (x_hat - x).square()"
+if old in (text := open("../genbook/vae.py").read()):
+    open("../genbook/vae.py", "w").write(text.replace(old, "(x_hat - x).square() * 0.5"))
 images =""",
             )
         ),

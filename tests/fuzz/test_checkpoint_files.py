@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edits import edited
-from genbook import models as saved
+from genbook import models
 from genbook.autoencoder import AutoEncoder
 from genbook.diffusion import GaussianDiffusion, linear_beta_schedule
-from genbook.training import checkpoint, keep
+from genbook.training import checkpoint, checkpointer
 from genbook.training.checkpoint import CheckpointError, build
 from genbook.unet import UNet
 from genbook.vae import VAE
@@ -23,9 +23,10 @@ ARRAYS = {
     "model.count": np.array([7]),
     "history.loss": np.linspace(1, 0, 5),
 }
-LIKE = checkpoint.forms({k: v for k, v in ARRAYS.items() if k.startswith("model.")})
-ABOUT = {"step": 5, "name": "零"}
-CONTENT = checkpoint.pack(ARRAYS, ABOUT)
+MODEL = {k: v for k, v in ARRAYS.items() if k.startswith("model.")}
+LIKE = checkpoint.specs(MODEL)
+METADATA = {"step": 5, "name": "零"}
+CONTENT = checkpoint.serialize(ARRAYS, METADATA)
 LENGTH = 8 + int.from_bytes(CONTENT[:8], "little")
 
 JSON = st.recursive(
@@ -54,7 +55,7 @@ def read(tmp_path):
     def read(content):
         (tmp_path / "file").write_bytes(content)
         try:
-            checkpoint.about(tmp_path / "file")
+            checkpoint.metadata(tmp_path / "file")
         except CheckpointError:
             pass
         try:
@@ -68,8 +69,8 @@ def read(tmp_path):
 def check(found):
     """Whether a file was refused, or is what was written."""
     if found:
-        arrays, about = found
-        assert about == ABOUT and arrays.keys() == ARRAYS.keys()
+        arrays, metadata = found
+        assert metadata == METADATA and arrays.keys() == ARRAYS.keys()
         for name, array in ARRAYS.items():
             assert arrays[name].dtype == array.dtype
             np.testing.assert_array_equal(arrays[name], array)
@@ -104,7 +105,7 @@ PROCESS = GaussianDiffusion(linear_beta_schedule(20))
 
 
 def model_files():
-    """What `saved.save` writes: name -> arrays and what is told about them."""
+    """What `models.save` writes: name -> arrays and what is told about them."""
     paddle.seed(0)
     models = [
         build(AutoEncoder, in_channels=1),
@@ -140,11 +141,11 @@ def test_a_model(watched, tmp_path, draw):
     place[draw.draw(st.sampled_from(sorted(place) + keys))] = draw.draw(
         JSON | st.sampled_from([[8] * 300_000, [1] * 20, "8" * 9, 10**12, 2**14])
     )
-    content = checkpoint.pack(arrays, about)
+    content = checkpoint.serialize(arrays, about)
     (tmp_path / "file").write_bytes(content)
     with watched():
         try:
-            model, _, told = saved.load(tmp_path / "file")
+            model, _, told = models.load(tmp_path / "file")
         except CheckpointError:
             return
     weights = {k: v for k, v in arrays.items() if k.startswith("model.")}
@@ -153,44 +154,36 @@ def test_a_model(watched, tmp_path, draw):
     assert type(model).__name__ == about["network"]
 
 
-class Run:
-    """As much of a training as its keeper sees."""
+class Training:
+    """As much of a training as a Checkpointer restores."""
 
-    steps = 5
-
-    def settings(self):
-        return {"steps": self.steps}
-
-
-class State:
-    """As much of a training's state as its keeper sees."""
-
-    def tensors(self):
-        return {k: v for k, v in ARRAYS.items() if k.startswith("model.")}
-
-    def load(self, arrays, step, updates):
-        assert 0 <= step <= Run.steps and 0 <= updates <= step
-        assert all(len(v) == step for k, v in arrays.items() if k.startswith("history."))
-        self.step = step
+    step, steps = 0, 5
 
 
 @given(st.data())
 def test_a_running_training(watched, tmp_path, draw):
     """A checkpoint whose words are odd is refused, or taken up at a step that it has reached."""
-    about = {"recipe": "r", "settings": {}, "step": 5, "updates": 0}
-    about[draw.draw(st.sampled_from(sorted(about)))] = draw.draw(JSON)
-    text = NESTED if draw.draw(st.integers(0, 20)) == 7 else json.dumps(about)
-    metadata = {
+    words = {"recipe": "r", "settings": {}, "step": 5, "updates": 0}
+    words[draw.draw(st.sampled_from(sorted(words)))] = draw.draw(JSON)
+    text = NESTED if draw.draw(st.integers(0, 20)) == 7 else json.dumps(words)
+    header = {
         "format": checkpoint.FORMAT,
         "about": text,
         "checksum": checkpoint._checksum(ARRAYS, text),
     }
-    content = checkpoint.safetensors.numpy.save(ARRAYS, metadata)
+    content = checkpoint.safetensors.numpy.save(ARRAYS, header)
     (tmp_path / "file").write_bytes(content)
-    keeper = keep.Keeper(tmp_path / "file", Run(), "r", how_to_go_on="", strict=True)
-    with watched():
+    keeper = checkpointer.Checkpointer(tmp_path / "file", "r", {"steps": 5}, advice="", strict=True)
+
+    def restore(training, arrays, step, updates):
+        assert 0 <= step <= training.steps and 0 <= updates <= step
+        assert all(len(v) == step for k, v in arrays.items() if k.startswith("history."))
+
+    with watched(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpointer, "restore", restore)
+        patch.setattr(checkpointer, "tensors", lambda training: MODEL)
         try:
-            keeper.restore(State())
+            keeper.on_start(Training())
         except CheckpointError:
             return
-    assert about["recipe"] == "r"
+    assert words["recipe"] == "r"

@@ -7,16 +7,15 @@ import numpy as np
 import paddle
 import pytest
 
-from genbook import models as saved
+from genbook import models
 from genbook.autoencoder import AutoEncoder
 from genbook.diffusion import GaussianDiffusion, linear_beta_schedule
-from genbook.publishing import fingerprint
 from genbook.training import checkpoint
 from genbook.training.checkpoint import CheckpointError, build
 from genbook.unet import UNet
 from genbook.vae import VAE
 
-ABOUT = {"data": "digits", "size": 8, "channels": 1, "classes": ("0", "1")}
+METADATA = {"data": "digits", "size": 8, "channels": 1, "classes": ("0", "1")}
 PROCESS = GaussianDiffusion(linear_beta_schedule(20), "eps")
 
 
@@ -33,18 +32,18 @@ def networks():
 def files(tmp_path):
     """A file of each model."""
     for name, (model, diffusion) in networks().items():
-        saved.save(tmp_path / name, model, ABOUT, diffusion)
+        models.save(tmp_path / name, model, METADATA, diffusion)
     return tmp_path
 
 
 @pytest.mark.parametrize("name", ["autoencoder", "vae", "diffusion"])
 def test_a_saved_model_is_built_again(name, files):
     before, _ = networks()[name]
-    model, diffusion, about = saved.load(files / name)
+    model, diffusion, metadata = models.load(files / name)
     assert type(model) is type(before) and not model.training
     for key, value in before.state_dict().items():
         np.testing.assert_array_equal(model.state_dict()[key].numpy(), value.numpy())
-    assert (about["data"], about["size"], about["classes"]) == ("digits", 8, ["0", "1"])
+    assert (metadata["data"], metadata["size"], metadata["classes"]) == ("digits", 8, ["0", "1"])
     if name == "diffusion":
         assert diffusion.prediction == "eps"
         np.testing.assert_array_equal(diffusion.betas, PROCESS.betas)
@@ -52,14 +51,14 @@ def test_a_saved_model_is_built_again(name, files):
 
 @pytest.mark.parametrize("name", ["autoencoder", "vae", "diffusion"])
 def test_samples_are_images_and_follow_the_seed(name, files):
-    one, again, other = (saved.sample(files / name, 5, seed=s, steps=4) for s in (1, 1, 2))
+    one, again, other = (models.sample(files / name, 5, seed=s, steps=4) for s in (1, 1, 2))
     assert one.shape == (5, 1, 8, 8) and one.min() >= 0 and one.max() <= 1
     np.testing.assert_array_equal(one, again)
     assert not np.array_equal(one, other)
 
 
 def test_a_vae_decodes_codes_from_the_prior(files):
-    images = saved.sample(files / "vae", 500)
+    images = models.sample(files / "vae", 500)
     model, _ = networks()["vae"]
     model.eval()
     mean = np.mean([model.decode(paddle.randn([500, 3])).numpy() for _ in range(4)], axis=(0, 1))
@@ -70,7 +69,7 @@ def test_a_vae_decodes_codes_from_the_prior(files):
 def change(file, **changes):
     """Write a file anew with other words about its arrays, checksum and all."""
     arrays = checkpoint.safetensors.numpy.load(file.read_bytes())
-    checkpoint.write(file, arrays, checkpoint.about(file) | changes)
+    checkpoint.write(file, arrays, checkpoint.metadata(file) | changes)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +95,7 @@ def test_words_that_make_no_sense_are_refused_at_no_cost(changes, files):
     change(files / "diffusion", **changes)
     tracemalloc.start()
     with pytest.raises(CheckpointError):
-        saved.load(files / "diffusion")
+        models.load(files / "diffusion")
     assert tracemalloc.get_traced_memory()[1] < 2**25
     tracemalloc.stop()
 
@@ -104,7 +103,7 @@ def test_words_that_make_no_sense_are_refused_at_no_cost(changes, files):
 def test_a_checkpoint_of_a_running_training_is_no_model(tmp_path):
     checkpoint.write(tmp_path / "some", {}, {"step": 1})
     with pytest.raises(CheckpointError, match="no model"):
-        saved.load(tmp_path / "some")
+        models.load(tmp_path / "some")
 
 
 def test_a_damaged_file_is_refused(files):
@@ -112,36 +111,10 @@ def test_a_damaged_file_is_refused(files):
     content[-5] ^= 1
     (files / "vae").write_bytes(content)
     with pytest.raises(CheckpointError, match="checksum"):
-        saved.sample(files / "vae", 1)
+        models.sample(files / "vae", 1)
 
 
 @pytest.mark.parametrize("count, steps, word", [(0, 4, "count"), (1, 0, "steps"), (1, 21, "steps")])
 def test_bad_numbers_are_refused(count, steps, word, files):
     with pytest.raises(ValueError, match=word):
-        saved.sample(files / "diffusion", count, steps=steps)
-
-
-def test_what_runs_trainings_is_no_part_of_their_fingerprints(monkeypatch):
-    of_modules = fingerprint.of_modules.__wrapped__
-    trainings = frozenset(
-        [
-            "genbook.training.loop",
-            "genbook.training.recipes.autoencoder",
-            "genbook.training.recipes.vae",
-            "genbook.training.recipes.diffusion",
-            "genbook.evaluation.judge",
-        ]
-    )
-    before = of_modules(trainings)
-    for name in ("cli", "job", "parallel", "saved", "data"):
-        source = fingerprint.SOURCES[f"genbook.{name}"]
-        monkeypatch.setitem(
-            fingerprint.SOURCES,
-            f"genbook.{name}",
-            source._replace(text=source.text + "\nedited = True\n"),
-        )
-        assert of_modules(trainings) == before, name
-    unet = fingerprint.SOURCES["genbook.unet"]
-    autoencoder = of_modules(frozenset(["genbook.training.recipes.autoencoder"]))
-    monkeypatch.setitem(fingerprint.SOURCES, "genbook.unet", unet._replace(text=""))
-    assert of_modules(frozenset(["genbook.training.recipes.autoencoder"])) == autoencoder
+        models.sample(files / "diffusion", count, steps=steps)

@@ -13,7 +13,7 @@ import pytest
 
 from genbook.data import load
 from genbook.figures.interactive import explorer
-from genbook.training import loop as train
+from genbook.training import trainer
 from genbook.training.recipes.vae import train_plane_autoencoder, train_plane_vae
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,7 +67,7 @@ def test_the_site_decodes_as_the_trained_models_do(site, tab, address, monkeypat
     settings, files = element((site / page).read_text("utf-8"))
     monkeypatch.setenv("GENBOOK_RUNS", str(site.parent / "runs"))
     monkeypatch.setattr(
-        train._Run,
+        trainer.Run,
         "train",
         lambda *_: pytest.skip("the build keeps no training of this code; run `make book` first"),
     )

@@ -1,8 +1,9 @@
 """No stale figures: a page's results are kept under everything they depend on.
 
 jupyter-cache knows a page by its cells alone, so an edit to `genbook` would leave yesterday's
-figures in the book. `BookCache` adds the rest: the modules that the cells import, the lock file
-and the data. It leaves out what cannot change a result: prose, captions, alternative texts.
+figures in the book. `BookCache` adds the rest: the definitions that the cells import, the lock
+file, the data and the processor. It leaves out what cannot change a result: prose, captions,
+alternative texts.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from myst_nb.core.read import create_nb_reader
 from nbformat.reader import NotJSONError
 from sqlalchemy.exc import DatabaseError
 
-from genbook import data
+from genbook import data, system
 from genbook.publishing import fingerprint
 
 from . import edition, equations
@@ -37,7 +38,7 @@ class BookCache(JupyterCacheBase):
         """The notebook's code cells, and the key of their results."""
         bare, cells = super().create_hashed_notebook(nb, nb_metadata, cell_metadata)
         return bare, fingerprint.digest(
-            cells, imported_code(nb), self.lock, data_state(nb), checks_state(nb)
+            cells, imported_code(nb), self.lock, data_state(nb), checks_state(nb), kernel_state()
         )
 
     def key(self, nb) -> str:
@@ -111,16 +112,17 @@ def checks_state(nb) -> str:
 
 
 def imported_code(nb) -> str:
-    """The hash of the `genbook` modules that the cells of `nb` import, in turn and all."""
-    modules = set()
-    for cell in nb.cells:
-        if cell.cell_type != "code":
-            continue
-        try:
-            modules |= fingerprint.imported_modules(cell.source)
-        except SyntaxError:  # a magic or a mistake: it may import anything
-            modules |= fingerprint.SOURCES.keys()
-    return fingerprint.of_modules(frozenset(modules))
+    """The hash of what the cells of `nb` import from `genbook`, and of all that this needs."""
+    sources = [cell.source for cell in nb.cells if cell.cell_type == "code"]
+    try:
+        return fingerprint.digest(*map(fingerprint.of_imports, sources))
+    except SyntaxError:  # a magic or a mistake: it may import anything
+        return fingerprint.of_modules(frozenset(fingerprint.SOURCES))
+
+
+def kernel_state() -> str:
+    """What rounds the results of all kernels, which have one thread and are accelerated."""
+    return fingerprint.digest(system.instruction_set(), fingerprint.of_acceleration())
 
 
 def read_page(env, docname: str):

@@ -175,6 +175,5 @@ def table(checks: list[Check], equations: list[Equation]) -> str:
 def state(root: Path = ROOT) -> str:
     """The hash of all that the checks and their table depend on: equations, checks, `genbook`."""
     sources = [path.read_text("utf-8") for path in sorted((root / "tests/equations").glob("*.py"))]
-    modules = frozenset().union(*map(fingerprint.imported_modules, sources))
-    code = fingerprint.of_modules(modules)
-    return fingerprint.digest(repr(equations_of_book(root)), code, *sources)
+    code = map(fingerprint.of_imports, sources)
+    return fingerprint.digest(repr(equations_of_book(root)), *code, *sources)

@@ -6,7 +6,6 @@ results are not in the cache run first; myst-nb then finds every page in the cac
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 import time
@@ -17,6 +16,7 @@ from jupyter_cache.base import CacheBundleIn
 from nbclient.exceptions import CellExecutionError
 
 from genbook.publishing import fingerprint
+from genbook.system import cores
 
 from .cache import of_book, read_page
 from .kernel import Page, list_fonts
@@ -137,13 +137,6 @@ def from_the_end(env, docnames) -> list[str]:
     """`docnames` from the last chapter to the first: the models grow as the book goes on."""
     order = {docname: i for i, docname in enumerate(env.config.external_site_map)}
     return sorted(docnames, key=lambda name: order.get(name, len(order)), reverse=True)
-
-
-def cores() -> int:
-    """The processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def setup(app):

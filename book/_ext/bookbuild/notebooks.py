@@ -1,7 +1,7 @@
 """Each page with code as a notebook that runs without genbook, for the reader to download.
 
 The text comes from the page that Sphinx has resolved, the code from its cells and from the package
-(`genbook.publishing.notebook`). A page that cannot stand by itself is a warning, and so a red
+(`genbook.publishing.standalone`). A page that cannot stand by itself is a warning, and so a red
 build.
 """
 
@@ -15,7 +15,7 @@ import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from sphinx.util import logging
 
-from genbook.publishing.notebook import CannotCarry, Shown, standalone
+from genbook.publishing.standalone import NotStandalone, Shown, standalone
 
 from . import edition, markdown
 from .cache import page_keys, read_page
@@ -33,6 +33,10 @@ pip install {packages}
 
 Code: [Apache License 2.0](https://www.apache.org/licenses/LICENSE-2.0). \
 Text: [CC BY 4.0](https://creativecommons.org/licenses/by/4.0/)."""
+SPEED = """
+
+It trains with PaddlePaddle as it is installed. On a processor without a GPU that takes about four \
+to five times as long as the times on the site, for which PaddlePaddle was accelerated."""
 HELPERS = """\
 **Helpers from the book.** The next cell holds what the chapter uses and does not show: data, \
 training, figures. Run it; there is no need to read it now."""
@@ -50,7 +54,7 @@ def offer_notebook(app, pagename, templatename, context, doctree):
         return
     try:
         notebook = make(app, page, doctree)
-    except (CannotCarry, markdown.Unknown) as error:
+    except (NotStandalone, markdown.Unknown) as error:
         LOGGER.warning("no notebook can be made of this page: %s", error, location=pagename)
         return
     path = Path(app.outdir, "_sources", f"{pagename}.ipynb")
@@ -73,7 +77,7 @@ def make(app, page, doctree):
     sources = [source for source in (source_of(block, page) for block in blocks) if source]
     settings, helpers, codes = standalone(sources)
     codes = iter(codes)
-    cells = [new_markdown_cell(about(app, doctree))]
+    cells = [new_markdown_cell(about(app, doctree) + SPEED * bool(settings))]
     if settings:
         cells.append(new_code_cell(settings))
     cells += [new_markdown_cell(HELPERS), new_code_cell(helpers, metadata=FOLDED)]

@@ -3,7 +3,7 @@
 import paddle
 
 from genbook.evaluation.judge import Judge, _shifted_cross_entropy
-from genbook.training.loop import fit
+from genbook.training import fit
 
 
 def train_quickly(data, steps=600):

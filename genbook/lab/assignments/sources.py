@@ -4,7 +4,8 @@ import ast
 import textwrap
 
 from genbook.publishing import fingerprint
-from genbook.publishing import notebook as notebooks
+from genbook.publishing.standalone import Shown
+from genbook.publishing.standalone import standalone as make_standalone
 
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"  # the grading tool's own words
 DATA = "digits"  # the data set of all assignments; text for the others is left out
@@ -23,8 +24,8 @@ def standalone(*names, without=()):
     cell = "\n".join(f"from {module} import {name}" for module, _, name in places)
     cell += f"\n\n{', '.join(name for _, _, name in places)}, {DATA!r}"
     # What is shown is what the reader has in front of him: no helper defines it.
-    shown = [notebooks.Shown(n.rpartition(".")[0], definition(n)) for n in without if not _owner(n)]
-    made = notebooks.standalone([*shown, cell])
+    shown = [Shown(n.rpartition(".")[0], definition(n)) for n in without if not _owner(n)]
+    made = make_standalone([*shown, cell])
     text = f"{made.settings}\n\n{made.helpers}".strip().replace(FUTURE, "")
     for name in filter(_owner, without):
         text = _without_method(text, _owner(name), name.rpartition(".")[2])

@@ -3,8 +3,8 @@
 import paddle
 
 from genbook.autoencoder import AutoEncoder
+from genbook.training import fit
 from genbook.training.checkpoint import build
-from genbook.training.loop import fit
 
 from . import steps_for
 

@@ -2,10 +2,10 @@
 
 import paddle
 
-from genbook.accelerate.cpu import bfloat16
+from genbook.accelerate import bfloat16
 from genbook.diffusion import hide_labels
+from genbook.training import fit
 from genbook.training.checkpoint import build
-from genbook.training.loop import fit
 from genbook.unet import UNet
 
 from . import steps_for

@@ -7,7 +7,7 @@ import paddle
 from genbook.data.augmentation import augment
 from genbook.diffusion import hide_labels
 from genbook.latent import CodeDenoiser, CodeScale
-from genbook.training.loop import fit
+from genbook.training import fit
 from genbook.vae import VAE, reparameterize, vae_loss
 
 from . import steps_for

@@ -5,8 +5,8 @@ from functools import partial
 import paddle
 
 from genbook.data.augmentation import augment
+from genbook.training import fit
 from genbook.training.checkpoint import build
-from genbook.training.loop import fit
 from genbook.vae import VAE, reconstruction_loss, squared_error, vae_loss
 
 from . import steps_for

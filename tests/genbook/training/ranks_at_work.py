@@ -1,4 +1,4 @@
-"""What `test_parallel` has two ranks do; run by each of them. Not a test by itself."""
+"""What `test_launch` has two ranks do; run by each of them. Not a test by itself."""
 
 import sys
 from pathlib import Path
@@ -7,10 +7,10 @@ import numpy as np
 import paddle
 import paddle.nn as nn
 
+from genbook import accelerate
 from genbook.diffusion import GaussianDiffusion, cosine_beta_schedule
-from genbook.training import loop as train
-from genbook.training import ranks
-from genbook.training.job import Job
+from genbook.training import fit, loop, ranks
+from genbook.training.spec import TrainingSpec
 from genbook.unet import UNet
 from genbook.vae import VAE, vae_loss
 
@@ -60,18 +60,19 @@ class Normalised(nn.Layer):
 def gradients(network, loss, *data):
     """The history of a training, and the gradients of each of its first two steps."""
     found = []
-    update = train._State.update
+    update = loop.Training.update
 
-    def noted(state):
-        found.append({k: p.grad.numpy().copy() for k, p in state.model.named_parameters()})
-        update(state)
+    def noted(training, row):
+        named = training.model.named_parameters()
+        found.append({k: p.grad.numpy().copy() for k, p in named})
+        update(training, row)
 
-    train._State.update = noted
+    loop.Training.update = noted
     paddle.seed(0)
     try:
-        history = train.fit(network(), loss, *data, steps=2, batch_size=BATCH, lr=1e-4)
+        history = fit(network(), loss, *data, steps=2, batch_size=BATCH, lr=1e-4)
     finally:
-        train._State.update = update
+        loop.Training.update = update
     return history, found
 
 
@@ -92,7 +93,7 @@ def what_is_drawn():
         return model(x).square().mean()
 
     paddle.seed(0)
-    train.fit(Normalised(), loss, IMAGES, steps=STEPS, batch_size=BATCH)
+    fit(Normalised(), loss, IMAGES, steps=STEPS, batch_size=BATCH)
     return [np.stack(column) for column in zip(*seen, strict=True)]
 
 
@@ -100,7 +101,7 @@ def averaged():
     """The weights, averages and history of a training with running statistics."""
     paddle.seed(0)
     model = Normalised()
-    history = train.fit(
+    history = fit(
         model,
         lambda m, x: (m(x + paddle.randn(x.shape)) - x).square().mean(),
         IMAGES,
@@ -124,16 +125,15 @@ def main():
     out["bytes"] = np.frombuffer(ranks.broadcast(given), np.uint8)
     out["nothing"] = np.frombuffer(ranks.broadcast(b"" if ranks.rank() == 0 else None), np.uint8)
     try:
-        train.fit(Normalised(), lambda m, x: m(x).mean(), IMAGES, steps=1, batch_size=9)
+        fit(Normalised(), lambda m, x: m(x).mean(), IMAGES, steps=1, batch_size=9)
     except ValueError as error:
         out["refused"] = np.array(str(error))
-    Job("vae", steps=400, batch_size=32, out=folder / "undisturbed").run()
+    accelerate.enable()  # as the command does, whose training must end with the same bits
+    TrainingSpec("vae", steps=400, batch_size=32, out=folder / "undisturbed").train()
     try:  # last, because it ends the connection
         out["said"] = np.array("nothing")
-        train.fit(
-            Normalised(), lambda m, x: m(x).mean(), IMAGES + ranks.rank(), steps=1, batch_size=8
-        )
-    except (train.TrainingError, ranks.LostRankError) as error:
+        fit(Normalised(), lambda m, x: m(x).mean(), IMAGES + ranks.rank(), steps=1, batch_size=8)
+    except (loop.TrainingError, ranks.LostRankError) as error:
         out["said"] = np.array(str(error))
     np.savez(folder / f"{ranks.rank()}.npz", **out)
 

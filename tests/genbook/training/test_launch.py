@@ -15,15 +15,13 @@ import paddle
 import pytest
 from safetensors.numpy import load_file
 
-from genbook.training import checkpoint
-from genbook.training import launch as parallel
-from genbook.training import loop as train
-from genbook.training.job import Job
+from genbook.training import checkpoint, launch, loop
+from genbook.training.spec import TrainingSpec
 
 sys.path.append(os.path.dirname(__file__))
 import ranks_at_work as work  # noqa: E402
 
-ENOUGH = parallel.devices()[0] >= 2
+ENOUGH = launch.devices()[0] >= 2
 two_cores = pytest.mark.skipif(not ENOUGH, reason="needs two cores")
 
 
@@ -43,7 +41,7 @@ def folder(tmp_path_factory):
         "--ips",
         "127.0.0.1",
         "--start_port",
-        str(parallel._free_port()),
+        str(launch._free_port()),
         "--log_dir",
         str(folder / "log"),
         sys.executable,
@@ -51,7 +49,7 @@ def folder(tmp_path_factory):
         str(folder),
     ]
     done = subprocess.run(
-        command, env=parallel._environment(folder, 1), capture_output=True, text=True, timeout=120
+        command, env=launch._environment(folder, 1), capture_output=True, text=True, timeout=1200
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
@@ -83,7 +81,7 @@ def test_two_processes_with_half_the_batch_have_the_gradient_of_one(two, name):
 
 @two_cores
 def test_the_ranks_share_each_batch_among_them(two):
-    for step, index in zip(range(work.STEPS), train.batches(work.N, work.BATCH, 0), strict=False):
+    for step, index in zip(range(work.STEPS), loop.batches(work.N, work.BATCH, 0), strict=False):
         seen = np.concatenate([rank["images"][step] for rank in two])
         expected = work.IMAGES[index]
         assert len(seen) == work.BATCH
@@ -128,7 +126,7 @@ def test_one_process_needs_no_other():
 
     assert (ranks.rank(), ranks.count()) == (0, 1)
     assert ranks.average([], [1.0, 2.0]) == [1.0, 2.0]
-    assert ranks.part(np.arange(5)).tolist() == [0, 1, 2, 3, 4]
+    assert ranks.shard(np.arange(5)).tolist() == [0, 1, 2, 3, 4]
 
 
 # What the terminal shows
@@ -143,7 +141,7 @@ class Training:
             "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
             "from genbook.cli import main; sys.exit(main())"
         )
-        environment = {**os.environ, "PYTHONPATH": str(parallel.PACKAGE.parent)}
+        environment = {**os.environ, "PYTHONPATH": str(launch.ROOT)}
         environment.pop("GENBOOK_RUNS", None)
         self.folder = folder
         self.process = subprocess.Popen(
@@ -195,8 +193,8 @@ class Training:
 
     def ended(self):
         """The exit code and the last line on the terminal, once it and all ranks have ended."""
-        _, err = self.process.communicate(timeout=60)
-        deadline = time.monotonic() + 10
+        _, err = self.process.communicate(timeout=1200)
+        deadline = time.monotonic() + 600
         while self.ranks() and time.monotonic() < deadline:
             time.sleep(0.05)
         assert not self.ranks()
@@ -213,14 +211,14 @@ def test_a_training_that_is_stopped_and_killed_goes_on_to_the_same_bits(folder, 
     first.process.send_signal(signal.SIGINT)
     code, said = first.ended()
     assert code == 130
-    step = checkpoint.about(file)["step"]
+    step = checkpoint.metadata(file)["step"]
     assert f"stopped after {step} of 400 steps" in said and "resume" in said
 
     second = Training(out, "--resume").started()
     os.kill(second.ranks()[1], signal.SIGKILL)
     code, said = second.ended()
     assert code == 1 and said == "genbook: process 1 was killed; is there too little memory?"
-    assert checkpoint.about(file)["step"] == step
+    assert checkpoint.metadata(file)["step"] == step
 
     assert Training(out, "--resume").ended()[0] == 0
     one, other = (load_file(path / file.name) for path in (out, folder / "undisturbed"))
@@ -231,8 +229,8 @@ def test_a_training_that_is_stopped_and_killed_goes_on_to_the_same_bits(folder, 
 
 @two_cores
 def test_an_error_of_all_processes_is_one_line(tmp_path, capsys):
-    with pytest.raises(parallel.LaunchError, match="^batch_size must be from 1 to the .* images"):
-        parallel.launch(Job("vae", batch_size=100_000, out=str(tmp_path / "x")), nproc=2)
+    with pytest.raises(launch.LaunchError, match="^batch_size must be from 1 to the .* images"):
+        launch.launch(TrainingSpec("vae", batch_size=100_000, out=str(tmp_path / "x")), nproc=2)
     assert capsys.readouterr() == ("", "") and not list(tmp_path.iterdir())
 
 
@@ -253,7 +251,7 @@ def test_an_error_of_all_processes_is_one_line(tmp_path, capsys):
 )
 def test_numbers_that_cannot_work_are_refused_before_anything_is_started(numbers, words, tmp_path):
     with pytest.raises(ValueError, match=words):
-        parallel.launch(Job("vae", out=str(tmp_path / "x")), *numbers)
+        launch.launch(TrainingSpec("vae", out=str(tmp_path / "x")), *numbers)
     assert not list(tmp_path.iterdir())
 
 
@@ -270,27 +268,27 @@ def test_numbers_that_cannot_work_are_refused_before_anything_is_started(numbers
         ({"seed": -1}, "seed"),
     ],
 )
-def test_a_job_that_makes_no_sense_is_refused(settings, words):
+def test_a_spec_that_makes_no_sense_is_refused(settings, words):
     with pytest.raises(ValueError, match=words):
-        Job(**{"model": "vae", **settings})
+        TrainingSpec(**{"model": "vae", **settings})
 
 
 def test_each_rank_has_one_thread_and_stays_on_this_machine(tmp_path, monkeypatch):
     monkeypatch.setenv("PADDLE_MASTER", "elsewhere:1")
     monkeypatch.setenv("MASTER_ADDR", "elsewhere")
     monkeypatch.setenv("GENBOOK_RUNS", "kept")
-    environment = parallel._environment(tmp_path, 1)
+    environment = launch._environment(tmp_path, 1)
     assert environment["OMP_NUM_THREADS"] == "1"
     assert "elsewhere" not in environment.values()
 
 
-def test_jobs_side_by_side_meet_at_different_ports():
-    assert len({parallel._free_port() for _ in range(20)}) > 15
+def test_trainings_side_by_side_meet_at_different_ports():
+    assert len({launch._free_port() for _ in range(20)}) > 15
 
 
 def test_each_seed_step_and_rank_has_noise_of_its_own():
     draws = []
     for seed, step, rank in itertools.product(range(3), range(20), range(3)):
-        paddle.seed(train.noise_seed(seed, step, rank))
+        paddle.seed(loop.noise_seed(seed, step, rank))
         draws.append(paddle.randn([1]).item())
     assert len(set(draws)) == len(draws)

@@ -1,3 +1,4 @@
+import contextlib
 import os
 import subprocess
 import sys
@@ -7,8 +8,9 @@ import paddle
 import paddle.nn as nn
 import pytest
 
-from genbook.training import loop as train
-from genbook.training.loop import TrainingError, batches, fit, learning_rate
+from genbook import accelerate
+from genbook.training import fit, loop, trainer
+from genbook.training.loop import TrainingError, batches, learning_rate
 
 IMAGES = np.random.default_rng(0).random((60, 1, 4, 4), dtype="float32")
 
@@ -82,18 +84,46 @@ def test_two_steps_of_adam_by_hand():
     np.testing.assert_allclose(model.weight.item(), w, rtol=1e-4)
 
 
-def test_training_runs_on_a_tuned_processor(monkeypatch):
-    seen = []
-    monkeypatch.setattr(train.cpu, "tune", lambda: seen.append("tuned"))
-    tiny = paddle.full([4], 1e-38)
+def test_training_is_accelerated_where_that_is_enabled(monkeypatch):
+    within = []
+
+    @contextlib.contextmanager
+    def training():
+        within.append("begun")
+        yield
+        within.append("ended")
+
+    monkeypatch.setattr(accelerate, "training", training)
 
     def loss(model, x):
-        seen.append((tiny * 0.5).numpy().max())
+        within.append("step")
         return model(x).square().mean()
 
-    fit(Small(), loss, IMAGES, steps=1, batch_size=16)
-    assert seen[0] == "tuned"
-    assert seen[1] == 0 or not train.cpu.can_flush_denormals()
+    fit(Small(), loss, IMAGES, steps=2, batch_size=16)
+    assert within == ["begun", "step", "step", "ended"]
+
+
+def test_training_leaves_paddle_as_it_was():
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", UNCHANGED], text=True)
+    assert done.returncode == 0
+
+
+UNCHANGED = """
+import numpy as np
+import paddle
+from paddle import nn
+from paddle.nn import functional as F
+
+def functions():
+    owners = [F, F.conv, nn.Conv2D, nn.Linear, nn.GroupNorm, nn.MaxPool2D, nn.Layer]
+    return {(owner, name): vars(owner)[name] for owner in owners for name in vars(owner)}
+
+before = functions()
+from genbook.training import fit
+fit(nn.Linear(2, 2), lambda model, x: model(x).square().mean(), np.ones((4, 2), "float32"),
+    steps=2, batch_size=4)
+assert functions() == before
+"""
 
 
 def test_images_and_labels_stay_together():
@@ -149,7 +179,7 @@ def test_learning_rate_rises_in_a_line_and_falls_as_a_cosine():
 
 def test_moving_average_against_its_sum():
     model = nn.Linear(1, 1)
-    average = train.MovingAverage(model, decay=0.5)
+    average = loop.MovingAverage(model, decay=0.5)
     expected, values = 0.0, [3.0, -1.0, 4.0, 2.0, 7.0]
     model.weight.set_value(paddle.zeros([1, 1]))
     average.state["weight"].set_value(paddle.zeros([1, 1]))
@@ -238,8 +268,8 @@ def counted(monkeypatch, tmp_path):
     """Keeps runs in tmp_path, and counts how often something is really trained."""
     monkeypatch.setenv("GENBOOK_RUNS", str(tmp_path / "runs"))
     trainings = []
-    original = train._Run.train
-    monkeypatch.setattr(train._Run, "train", lambda *args: trainings.append(1) or original(*args))
+    original = trainer.Run.train
+    monkeypatch.setattr(trainer.Run, "train", lambda *args: trainings.append(1) or original(*args))
     return trainings
 
 
@@ -285,17 +315,17 @@ SIDE_BY_SIDE = """
 import sys, time
 import numpy as np
 import paddle
-from genbook.training import loop as train
+from genbook.training import trainer
 
-original = train._Run.train
+original = trainer.Run.train
 def slow(*args):
     print("trained", flush=True)
     time.sleep(1)
     return original(*args)
-train._Run.train = slow
+trainer.Run.train = slow
 paddle.seed(0)
 loss = lambda model, x: model(x).square().mean()
-train.fit(paddle.nn.Linear(2, 2), loss, np.ones((4, 2), "float32"), steps=2, batch_size=4)
+trainer.fit(paddle.nn.Linear(2, 2), loss, np.ones((4, 2), "float32"), steps=2, batch_size=4)
 """
 
 
@@ -312,7 +342,7 @@ def test_two_processes_share_one_training(tmp_path):
         )
         for _ in range(2)
     ]
-    said = "".join(process.communicate(timeout=60)[0] for process in both)
+    said = "".join(process.communicate(timeout=1200)[0] for process in both)
     assert [process.returncode for process in both] == [0, 0]
     assert said.count("trained") == 1
     assert log.read_text().count("waiting: another process") == 1

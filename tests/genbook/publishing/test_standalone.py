@@ -1,16 +1,15 @@
 """Cells made to run without genbook."""
 
-import inspect
+import re
+from pathlib import Path
 
 import numpy as np
 import paddle
 import pytest
 
-from genbook.publishing import fingerprint
-from genbook.publishing.notebook import CannotCarry, Shown, standalone
-from genbook.publishing.notebook.standins.accelerate import cpu as cpu_standin
-from genbook.publishing.notebook.standins.training import loop as train_standin
-from genbook.training import loop as train
+from genbook.publishing import source as sources
+from genbook.publishing.standalone import NotStandalone, Shown, standalone
+from genbook.training import fit, loop
 from genbook.vae import VAE, vae_loss
 
 
@@ -18,11 +17,9 @@ from genbook.vae import VAE, vae_loss
 def modules(monkeypatch):
     """A function that adds modules to genbook: name=source."""
 
-    def add(**sources):
-        for name, source in sources.items():
-            monkeypatch.setitem(
-                fingerprint.SOURCES, f"genbook.{name}", fingerprint.Source(source, False)
-            )
+    def add(**given):
+        for name, text in given.items():
+            monkeypatch.setitem(sources.SOURCES, f"genbook.{name}", sources.Source(text, False))
 
     return add
 
@@ -152,17 +149,72 @@ def test_a_piece_of_a_function_is_not_run(modules):
     assert run(notebook)["y"] == 2
 
 
-def test_equal_names_do_not_clash(modules):
-    modules(
-        a="import time\n\n\ndef _help():\n    return 'a'\n\n\n"
-        "def a():\n    return _help(), time.time() > 0\n",
-        b="from time import time\n\nscale = 3\n\n\ndef _help():\n    return f'b{scale}'\n\n\n"
-        "def b():\n    return _help(), time() > 0\n",
-    )
-    notebook = standalone(
-        ["from genbook.a import a\nfrom genbook.b import b", "scale = 7\ny = a(), b()"]
-    )
-    assert run(notebook)["y"] == (("a", True), ("b3", True))
+CLASHES = {
+    "two definitions": (
+        "def _help():\n    return 1\n\n\ndef f():\n    return _help()\n",
+        "def _help():\n    return 2\n\n\ndef g():\n    return _help()\n",
+        "f(), g()",
+        "genbook.[ab]._help and genbook.[ab]._help have one name",
+    ),
+    "two imports": (
+        "import time\n\n\ndef f():\n    return time.time()\n",
+        "from time import time\n\n\ndef g():\n    return time()\n",
+        "f(), g()",
+        "time and .*time have one name",
+    ),
+    "a definition and an import": (
+        "import math\n\n\ndef f():\n    return math.pi\n",
+        "math = 3\n\n\ndef g():\n    return math\n",
+        "f(), g()",
+        "math and .*math have one name",
+    ),
+    "a definition and a cell": (
+        "scale = 3\n\n\ndef f():\n    return scale\n",
+        "def g():\n    pass\n",
+        "scale = 7\nf()",
+        "cell 1 binds scale, and other code of the page needs genbook.a.scale",
+    ),
+    "an import and a cell": (
+        "import math\n\n\ndef f():\n    return math.pi\n",
+        "def g():\n    pass\n",
+        "for math in range(3):\n    f()",
+        "cell 1 binds math",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", CLASHES)
+def test_two_things_of_one_name_are_refused(modules, kind):
+    a, b, cell, why = CLASHES[kind]
+    modules(a=a, b=b)
+    with pytest.raises(NotStandalone, match=f"{why}.*; rename one of them"):
+        standalone([f"from genbook.a import f\nfrom genbook.b import g\n{cell}"])
+
+
+def test_names_that_hide_others_in_a_scope_of_their_own_are_no_clash(modules):
+    modules(a="import math\nscale = 3\n\n\ndef f():\n    return scale * math.floor(1.5)\n")
+    cell = """
+from genbook.a import f
+
+def g(scale):
+    math = scale
+    return math
+
+y = [scale for scale in range(3)], (lambda math: math)(5), g(2), f()
+"""
+    assert run(standalone([cell]))["y"] == ([0, 1, 2], 5, 2, 3)
+
+
+ROOT = Path(__file__).resolve().parents[3]
+CODE = re.compile(
+    r"^```\{code-cell\}[^\n]*\n(?:---\n.*?^---\n)?(?:^:[^\n]*\n)*(.*?)^```", re.M | re.S
+)
+PAGES = {path.stem: CODE.findall(path.read_text("utf-8")) for path in ROOT.glob("book/*.md")}
+
+
+@pytest.mark.parametrize("page", [p for p, cells in PAGES.items() if cells and p != "verified"])
+def test_no_page_has_two_things_of_one_name(page):
+    assert standalone(PAGES[page]).helpers
 
 
 def test_the_same_import_in_other_words_is_no_clash(modules):
@@ -171,23 +223,6 @@ def test_the_same_import_in_other_words_is_no_clash(modules):
     notebook = standalone(["from os import path\nfrom genbook.a import f", shown, "y = f()"])
     assert notebook.cells[1] == shown.text
     assert run(notebook)["y"]
-
-
-def test_modules_and_other_names_are_followed(modules):
-    modules(
-        tools="X = 4\n\n\ndef draw(n):\n    return n * X\n",
-        a="from . import tools\nfrom .tools import X as FOUR\n\n\n"
-        "def f(draw):\n    return tools.draw(draw), f'{tools.X} {FOUR}'\n",
-    )
-    notebook = standalone(
-        [
-            "import genbook.tools as t\nfrom genbook import tools\nfrom genbook.a import f as g\n",
-            "y = g(2)\nz = t.draw(tools.X)",
-        ]
-    )
-    bound = run(notebook)
-    assert bound["y"] == (8, "4 4")
-    assert bound["z"] == 16
 
 
 def test_annotations_that_are_not_evaluated_stay_so(modules):
@@ -212,34 +247,27 @@ def test_only_the_data_sets_that_are_named_are_carried_over():
         ("print('side effect')\n\n\ndef f():\n    pass\n", "f()", "more than define a name"),
         ("def f():\n    return g()\n", "f()", "g is not bound"),
         ("def f():\n    return __file__\n", "f()", "__file__ is not bound"),
-        ("def f():\n    pass\n\n\ndef f():\n    pass\n", "f()", "a second time"),
-        (
-            "def f():\n    pass\n\n\ndef g():\n    return f()\n",
-            "from genbook.a import g\nf = 1\ng()",
-            "a cell binds f",
-        ),
+        ("def f():\n    pass\n\n\ndef f():\n    pass\n", "f()", "more than define a name"),
+        ("X = {}\nX[1] = 2\n\n\ndef f():\n    return X\n", "f()", "more than define a name"),
+        ("def f():\n    pass\n", "from genbook.a import f as g\ng()", "under its own name"),
+        ("from .vae import VAE as V\n\n\ndef f():\n    return V\n", "f()", "its own name"),
+        ("from . import vae\n\n\ndef f():\n    return vae.VAE\n", "f()", "used as a value"),
         ("def f():\n    pass\n", "from genbook.a import h", "does not define h"),
         ("def f():\n    pass\n", "from genbook.missing import h\nh()", "does not define h"),
         ("def f():\n    pass\n", "import genbook.a as a\nprint(a)", "used as a value"),
         ("def f():\n    pass\n", "%matplotlib inline", "not plain Python"),
         ("def f():\n    pass\n", "import pandas", "imports pandas"),
         ("def f():\n    pass\n", 'from genbook.data import load\nload("mnist")', "imports tqdm"),
-        (
-            "from .training.loop import fit\n\n\n"
-            "def f():\n    return fit(1, 2, steps=3, folder=4)\n",
-            "f()",
-            "a call of fit with folder",
-        ),
     ],
 )
 def test_what_cannot_be_carried_over_is_refused(modules, source, cell, why):
     modules(a=source)
-    with pytest.raises(CannotCarry, match=why):
+    with pytest.raises(NotStandalone, match=why):
         standalone([f"from genbook.a import f\n{cell}"])
 
 
 def test_source_that_the_module_does_not_have_is_refused():
-    with pytest.raises(CannotCarry, match="0 times"):
+    with pytest.raises(NotStandalone, match="0 times"):
         standalone([Shown("genbook.vae", "def no_such_function():\n    pass")])
 
 
@@ -253,30 +281,30 @@ def trained(fit, **settings):
 
 
 @pytest.mark.parametrize("settings", [{}, {"ema": 0.9, "lr": 0.01}])
-def test_the_short_fit_trains_as_the_long_one(settings, capsys, monkeypatch):
+def test_a_notebook_trains_with_the_loop_itself_and_to_the_same_bits(settings, monkeypatch):
     monkeypatch.delenv("GENBOOK_RUNS", raising=False)
-    history, weights, noise, mode = trained(train.fit, **settings)
-    history_, weights_, noise_, mode_ = trained(train_standin.fit, **settings)
-    for key in history.keys() - {"seconds"}:
-        np.testing.assert_array_equal(history[key], history_[key])
-    assert history.keys() == history_.keys()
-    for key in weights:
-        np.testing.assert_array_equal(weights[key], weights_[key])
-    np.testing.assert_array_equal(noise, noise_)
-    assert mode == mode_
+    notebook = standalone(["from genbook.training import fit\nf = fit"])
+    assert notebook.settings.endswith("STEPS_SCALE = 1")
+    assert "filelock" not in notebook.helpers
+    alone = trained(run(notebook)["fit"], **settings)
+    for other in (trained(fit, **settings), trained(loop.fit, **settings)):
+        for mine, theirs in zip(alone[:2], other[:2], strict=True):
+            assert list(mine) == list(theirs)
+            for key in mine.keys() - {"seconds"}:
+                np.testing.assert_array_equal(mine[key], theirs[key])
+        np.testing.assert_array_equal(alone[2], other[2])
+        assert alone[3] == other[3]
 
 
-def test_stand_ins_take_what_they_stand_in_for_takes():
-    for function in (train_standin.fit, cpu_standin.tune):
-        original = getattr(
-            __import__(
-                "genbook.training.loop"
-                if function is train_standin.fit
-                else "genbook.accelerate.cpu",
-                fromlist=["x"],
-            ),
-            function.__name__,
-        )
-        taken = inspect.signature(original).parameters
-        for name, parameter in inspect.signature(function).parameters.items():
-            assert taken[name] == parameter
+def test_a_notebook_says_how_far_a_training_is_and_leaves_no_line(capsys):
+    trained(loop.fit, name="small")
+    said = capsys.readouterr().out
+    assert "small: step 7 of 7, loss" in said
+    assert re.sub(r"[^\n]*\r", "", said) == ""
+
+
+def test_a_quick_look_takes_a_part_of_the_steps(monkeypatch):
+    monkeypatch.setattr(loop, "STEPS_SCALE", 0.5)
+    assert len(trained(loop.fit)[0]["loss"]) == 4
+    monkeypatch.setattr(loop, "STEPS_SCALE", 1e-6)
+    assert len(trained(loop.fit)[0]["loss"]) == 1

@@ -1,4 +1,4 @@
-"""One training by name: a model of the book, a data set, and the folder of the result."""
+"""The specification of a training: a model of the book, a data set, an output folder."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ TIMESTEPS = 1000
 
 
 @dataclass
-class Job:
-    """What to train, and where to put it. None stands for the recipe's, or the data's, own value.
+class TrainingSpec:
+    """What to train, and where to put it. None means the recipe's, or the data set's, own value.
 
     model: one of MODELS. data: a name that `data.load` knows. size: pixels per side, a multiple of
-    4. steps, batch_size, lr, seed: as for `train.fit`; the batch is that of all processes together.
+    4. steps, batch_size, lr, seed: as for `fit`; the batch is that of all processes together.
     prediction: what a diffusion model predicts, one of PREDICTIONS. root: the folder of the data
-    set's files. out: the folder for the checkpoint and the model. resume: whether to go on from
+    set's files. out: the folder for the checkpoint and the model, by default
+    MODEL-DATA. resume: whether to go on from
     the checkpoint there.
     """
 
@@ -32,11 +33,11 @@ class Job:
     seed: int = 0
     prediction: str | None = None
     root: str | None = None
-    out: str | None = None
+    out: str = ""
     resume: bool = False
 
     def __post_init__(self):
-        """Raises ValueError for what can be told to be wrong before anything is loaded."""
+        """Raise ValueError for what is wrong, before anything is loaded."""
         if self.model not in MODELS:
             raise ValueError(f"unknown model {self.model!r}; known are {', '.join(MODELS)}")
         if self.data not in data.NAMES:
@@ -53,19 +54,19 @@ class Job:
             raise ValueError(f"lr must be above 0, got {self.lr}")
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, got {self.seed}")
-        if self.out is None:
+        if not self.out:
             self.out = f"{self.model}-{self.data}"
 
     def load_data(self):
         """The data set; raises DataError where files are missing."""
         return data.load(self.data, size=self.size, root=self.root)
 
-    def run(self):
+    def train(self):
         """Train, as one rank of several or alone, and save; return the file of the model.
 
         Raises what `fit` and `data.load` raise.
         """
-        from genbook import models as saved
+        from genbook import models
         from genbook.diffusion import GaussianDiffusion, cosine_beta_schedule
         from genbook.training import ranks
         from genbook.training.recipes.autoencoder import train_autoencoder
@@ -74,7 +75,7 @@ class Job:
 
         dataset = self.load_data()
         given = {"steps": self.steps, "batch_size": self.batch_size, "lr": self.lr}
-        settings = {key: value for key, value in given.items() if value is not None}
+        settings: dict = {key: value for key, value in given.items() if value is not None}
         settings |= {"seed": self.seed, "folder": self.out, "resume": self.resume}
         diffusion = None
         if self.model == "autoencoder":
@@ -88,12 +89,12 @@ class Job:
         file = Path(self.out) / "model.safetensors"
         if ranks.rank() == 0:
             _, channels, size, _ = dataset.images.shape
-            about = {
+            metadata = {
                 "data": self.data,
                 "size": size,
                 "channels": channels,
                 "classes": dataset.classes,
                 "seed": self.seed,
             }
-            saved.save(file, model, about, diffusion)
+            models.save(file, model, metadata, diffusion)
         return file
