@@ -1,13 +1,13 @@
 """Diffusion over the codes of an autoencoder instead of over pixels.
 
-Needs `unet.py` beside it. Source: Rombach et al. (2022), arXiv:2112.10752.
+Source: Rombach et al. (2022), arXiv:2112.10752.
 """
 
+import math
+
+import paddle
 import paddle.nn as nn
 import paddle.nn.functional as F
-from paddle import full
-
-from genbook.unet import timestep_embedding
 
 
 class CodeScale:
@@ -71,9 +71,14 @@ class CodeDenoiser(nn.Layer):
     def forward(self, u_t, t, labels=None):
         """u_t: [N, J]. t: int64 [N]. labels: int64 [N]; all unknown if None."""
         if labels is None:
-            labels = full([u_t.shape[0]], self.classes, dtype="int64")
-        condition = self.time(timestep_embedding(t, self.width)) + self.label(labels)
-        condition = F.silu(condition)  # [N, width]
+            labels = paddle.full([u_t.shape[0]], self.classes, dtype="int64")
+        # Sines and cosines of t at width / 2 frequencies, as in the U-Net
+        half = self.width // 2
+        exponents = paddle.arange(half, dtype="float32") / half  # from 0 to below 1
+        freqs = paddle.exp(-math.log(10000.0) * exponents)
+        angles = t.astype("float32").unsqueeze(1) * freqs  # [N, width / 2]
+        time = self.time(paddle.concat([angles.sin(), angles.cos()], axis=1))
+        condition = F.silu(time + self.label(labels))  # [N, width]
         h = self.first(u_t)  # [N, width]
         for block in self.blocks:
             h = block(h, condition)

@@ -113,6 +113,13 @@ SKELETONS = {
 }
 
 
+def read_strokes(split, size, root):
+    """3,000 numerals to train on, and 750 to test with."""
+    n, seed = (3000, 1) if split == "train" else (750, 2)
+    images, labels = draw(n, size=size, seed=seed)
+    return images[:, 0], labels
+
+
 def draw(n, *, size=28, seed=0):
     """Write n numerals by an imaginary hand; the classes come in equal parts, shuffled.
 
