@@ -18,7 +18,9 @@ def run(text):
 
 
 def test_what_is_taken_brings_all_that_it_uses_and_nothing_of_the_package():
-    text = sources.standalone("genbook.lab.checks.diffusion.check_p_sample", "genbook.data.digits.read_digits")
+    text = sources.standalone(
+        "genbook.lab.checks.diffusion.check_p_sample", "genbook.data.digits.read_digits"
+    )
     assert "import genbook" not in text and "from genbook" not in text
     names = run(text)
     names["check_p_sample"](diffusion.GaussianDiffusion)
