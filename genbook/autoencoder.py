@@ -15,6 +15,7 @@ class AutoEncoder(nn.Layer):
 
     def __init__(self, in_channels=3):
         super().__init__()
+        self.in_channels = in_channels
         self.encoder = nn.Sequential(
             nn.Conv2D(in_channels, 16, 3, stride=1, padding=1),  # [N, 16, H, W]
             nn.ReLU(),
@@ -38,13 +39,14 @@ class AutoEncoder(nn.Layer):
 
         Raises ValueError where H or W is not a multiple of 4: pooling would drop rows.
         """
+        x = _maps(x, self.in_channels)
         if x.shape[2] % 4 or x.shape[3] % 4:
             raise ValueError(f"sides must be multiples of 4, got {x.shape[2:]}")
         return self.encoder(x)
 
     def decode(self, z):
         """The image of each code: [N, 32, H/4, W/4] -> [N, in_channels, H, W]."""
-        return self.decoder(z)
+        return self.decoder(_maps(z, 32))
 
     def forward(self, x):
         """The reconstruction x_hat of x, of the same shape."""
@@ -55,8 +57,20 @@ def draw_codes(codes, n):
     """n random codes with independent normal components, as wide as those of `codes`.
 
     codes: [N, ...], of which each component gives its mean and standard deviation.
-    Returns [n, ...].
+    Returns [n, ...]. Raises ValueError for no codes, and for n below 0.
     """
+    if len(codes) == 0 or n < 0:
+        raise ValueError(f"cannot draw {n} codes like {len(codes)}")
     mean = codes.mean(axis=0)
     spread = (codes - mean).square().mean(axis=0).sqrt()
     return mean + spread * paddle.randn([n, *mean.shape])
+
+
+def _maps(x, channels):
+    """x as float32; ValueError unless it is a tensor [N, channels, H, W] of floats."""
+    if not paddle.is_tensor(x) or not x.is_floating_point():
+        kind = getattr(x, "dtype", type(x).__name__)
+        raise ValueError(f"a tensor of floats is expected, got {kind}")
+    if x.ndim != 4 or x.shape[1] != channels:
+        raise ValueError(f"expected [N, {channels}, H, W], got {list(x.shape)}")
+    return x.astype("float32") if x.dtype == paddle.float64 else x

@@ -20,6 +20,7 @@ def linear_beta_schedule(timesteps):
     The paper's 1e-4 to 0.02 is for T = 1000. For another T the betas are rescaled by
     1000 / T, so that about the same noise is reached at the end.
     """
+    _check_count(timesteps, "timesteps")
     scale = 1000 / timesteps
     return np.minimum(np.linspace(scale * 1e-4, scale * 0.02, timesteps), MAX_BETA)
 
@@ -29,6 +30,7 @@ def cosine_beta_schedule(timesteps, s=0.008):
 
     Nichol & Dhariwal (2021), equation 17; s keeps the first betas from vanishing.
     """
+    _check_count(timesteps, "timesteps")
     u = np.linspace(0, 1, timesteps + 1)
     f = np.cos((u + s) / (1 + s) * np.pi / 2) ** 2
     return np.minimum(1 - f[1:] / f[:-1], MAX_BETA)
@@ -38,9 +40,11 @@ def extract(a, t, ndim=4):
     """The entries a[t] as a float32 tensor [N, 1, 1, 1], ready to scale N images.
 
     a: numpy [T]. t: int64 tensor [N]. ndim: how many dimensions the result has.
-    Raises IndexError for a step outside 0 to T - 1.
+    Raises IndexError for a step outside 0 to T - 1, ValueError for another kind of t.
     """
-    t = t.numpy()
+    t = np.asarray(t)
+    if t.ndim != 1 or t.size == 0 or t.dtype.kind not in "iu":
+        raise ValueError(f"t must be whole numbers [N], got {t.dtype} {list(t.shape)}")
     if t.min() < 0 or t.max() >= len(a):
         found = f"{t.min()} to {t.max()}"
         raise IndexError(f"t must be from 0 to {len(a) - 1}, got {found}")
@@ -61,7 +65,9 @@ class GaussianDiffusion:
     x_start). clip: estimates of x_start are clipped to [-clip, clip], the range of the
     data. A `model` is anything that maps (x_t [N, C, H, W], t [N]) to a prediction
     [N, C, H, W].
-    Raises ValueError for betas out of range and for an unknown prediction.
+    Raises ValueError for betas out of range and for an unknown prediction. The methods
+    raise it for images, noise or predictions of different shapes, which would
+    broadcast, and IndexError for a step outside 0 to T - 1.
     """
 
     def __init__(self, betas, prediction="eps", clip=1.0):
@@ -72,6 +78,8 @@ class GaussianDiffusion:
             raise ValueError("betas must lie between 0 and 1")
         if prediction not in ("eps", "v"):
             raise ValueError(f'prediction must be "eps" or "v", got {prediction!r}')
+        if not clip > 0:
+            raise ValueError(f"clip must be above 0, got {clip}")
         self.prediction = prediction
         self.clip = clip
         self.timesteps = len(betas)
@@ -100,6 +108,7 @@ class GaussianDiffusion:
         """A draw of x_t given x_start, in one step. Ho et al. (2020), equation 4."""
         if noise is None:
             noise = paddle.randn(x_start.shape)
+        _check_shapes(t, x_start, noise)
         signal = extract(self.sqrt_alphas_cumprod, t, x_start.ndim)
         return signal * x_start + self._noise_scale(t, x_start.ndim) * noise
 
@@ -112,6 +121,7 @@ class GaussianDiffusion:
         mean: [N, C, H, W]. The others: [N, 1, 1, 1]. The log variance at t = 0, where
         the variance is 0, is that at t = 1. Ho et al. (2020), equations 6 and 7.
         """
+        _check_shapes(t, x_start, x_t)
         mean = (
             extract(self.posterior_mean_coef1, t, x_t.ndim) * x_start
             + extract(self.posterior_mean_coef2, t, x_t.ndim) * x_t
@@ -124,21 +134,25 @@ class GaussianDiffusion:
 
     def predict_start_from_noise(self, x_t, t, noise):
         """The x_start that gives x_t with this noise: q_sample solved for x_start."""
+        _check_shapes(t, x_t, noise)
         signal = extract(self.sqrt_alphas_cumprod, t, x_t.ndim)
         return (x_t - self._noise_scale(t, x_t.ndim) * noise) / signal
 
     def predict_noise_from_start(self, x_t, t, x_start):
         """The noise that leads from x_start to x_t: q_sample solved for the noise."""
+        _check_shapes(t, x_t, x_start)
         signal = extract(self.sqrt_alphas_cumprod, t, x_t.ndim)
         return (x_t - signal * x_start) / self._noise_scale(t, x_t.ndim)
 
     def predict_start_from_v(self, x_t, t, v):
         """The x_start for a given v. Salimans & Ho (2022), section 4."""
+        _check_shapes(t, x_t, v)
         signal = extract(self.sqrt_alphas_cumprod, t, x_t.ndim)
         return signal * x_t - self._noise_scale(t, x_t.ndim) * v
 
     def target(self, x_start, t, noise):
         """What the network should predict for x_t = q_sample(x_start, t, noise)."""
+        _check_shapes(t, x_start, noise)
         if self.prediction == "eps":
             return noise
         signal = extract(self.sqrt_alphas_cumprod, t, x_start.ndim)
@@ -163,8 +177,9 @@ class GaussianDiffusion:
         if noise is None:
             noise = paddle.randn(x_start.shape)
         x_t = self.q_sample(x_start, t, noise)
-        error = model(x_t, t) - self.target(x_start, t, noise)
-        return error.square().mean(axis=list(range(1, x_start.ndim)))
+        output, target = model(x_t, t), self.target(x_start, t, noise)
+        _check_shapes(t, output, target)
+        return (output - target).square().mean(axis=list(range(1, x_start.ndim)))
 
     def training_loss(self, model, x_start):
         """The mean of p_losses at steps drawn uniformly from 0 to T - 1."""
@@ -182,12 +197,15 @@ class GaussianDiffusion:
         """One reverse step: a draw of x_{t-1} given x_t; at t = 0 its mean."""
         if noise is None:
             noise = paddle.randn(x_t.shape)
+        _check_shapes(t, x_t, noise)
         mean, _, log_variance, _ = self.p_mean_variance(model, x_t, t)
         noisy = (t > 0).astype(x_t.dtype).reshape([-1] + [1] * (x_t.ndim - 1))
         return mean + noisy * paddle.exp(0.5 * log_variance) * noise
 
     def p_sample_progressive(self, model, shape):
         """Yields x_T, x_{T-1}, ..., x_0, each of `shape`, starting from noise."""
+        for side in shape:
+            _check_count(side, "each number in shape")
         x = paddle.randn(shape)
         yield x
         for step in reversed(range(self.timesteps)):
@@ -206,7 +224,11 @@ class GaussianDiffusion:
 
         Song et al. (2021), equation 12. t_prev = -1 stands for the clean image. eta = 0
         adds no noise; eta = 1 with t_prev = t - 1 is the step of p_sample.
+        Raises ValueError unless each t_prev is from -1 to t - 1 and eta is at least 0.
         """
+        _check_previous(t_prev, t)
+        if not eta >= 0:
+            raise ValueError(f"eta must be at least 0, got {eta}")
         x_start = self.predict_start(model, x_t, t)
         # The noise that belongs to the clipped x_start, not the one that was predicted.
         eps = self.predict_noise_from_start(x_t, t, x_start)
@@ -225,6 +247,7 @@ class GaussianDiffusion:
             return x_prev
         if noise is None:
             noise = paddle.randn(x_t.shape)
+        _check_shapes(t, x_t, noise)
         return x_prev + as_scale(sigma, x_t.ndim) * noise
 
     def ddim_timesteps(self, steps):
@@ -232,13 +255,15 @@ class GaussianDiffusion:
 
         Raises ValueError unless 1 <= steps <= T.
         """
-        if not 1 <= steps <= self.timesteps:
+        if not isinstance(steps, (int, np.integer)) or not 1 <= steps <= self.timesteps:
             raise ValueError(f"steps must be from 1 to {self.timesteps}, got {steps}")
         return np.linspace(self.timesteps - 1, 0, steps).round().astype(np.int64)
 
     def ddim_sample_progressive(self, model, shape, steps, eta=0.0):
         """Yields the noise it starts from and then x after each of `steps` steps."""
         times = self.ddim_timesteps(steps)
+        for side in shape:
+            _check_count(side, "each number in shape")
         x = paddle.randn(shape)
         yield x
         for t, t_prev in zip(times, [*times[1:], -1], strict=True):
@@ -260,7 +285,11 @@ def hide_labels(labels, unknown, share=0.1):
 
     labels: int64 [N]. A network trained on the result learns p(x | label) and p(x) at
     once. Ho & Salimans (2022), arXiv:2207.12598, algorithm 1.
+    Raises ValueError unless the labels are whole and from 0 to `unknown`.
     """
+    labels = _shown_or_hidden(labels, unknown)
+    if not 0 <= share <= 1:
+        raise ValueError(f"share must be from 0 to 1, got {share}")
     hidden = (paddle.rand(labels.shape) < share).astype("int64")
     return labels + hidden * (unknown - labels)
 
@@ -270,16 +299,52 @@ def guided(network, labels, scale=0.0):
 
     network: maps (x_t, t, labels) to a prediction; labels left out mean unknown.
     labels: int64 [N]. scale: >= 0; 0 just passes the labels on. Ho & Salimans (2022),
-    equation 6.
+    equation 6. Raises ValueError for a negative scale, and for x_t of another N.
     """
+    if not scale >= 0:
+        raise ValueError(f"scale must be at least 0, got {scale}")
 
     def model(x_t, t):
+        if len(labels) != len(x_t):
+            raise ValueError(f"{len(labels)} labels for {len(x_t)} images")
         with_label = network(x_t, t, labels)
         if scale == 0:
             return with_label
         return with_label + scale * (with_label - network(x_t, t))
 
     return model
+
+
+def _shown_or_hidden(labels, most):
+    """int64 [N]; ValueError unless all are whole and from 0 to `most`."""
+    labels = paddle.to_tensor(labels)
+    if labels.dtype not in (paddle.int32, paddle.int64):
+        raise ValueError(f"labels must be whole numbers, got {labels.dtype}")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high > most:
+        raise ValueError(f"labels must be from 0 to {most}, got {low} to {high}")
+    return labels.astype("int64")
+
+
+def _check_count(n, name):
+    """Raise ValueError unless n is a whole number of at least 1."""
+    if not isinstance(n, (int, np.integer)) or n < 1:
+        raise ValueError(f"{name} must be a whole number from 1, got {n}")
+
+
+def _check_shapes(t, *images):
+    """Raise ValueError unless the images have one shape [N, ...] and t has [N]."""
+    shapes = [list(x.shape) for x in images]
+    if any(shape != shapes[0] for shape in shapes) or list(t.shape) != shapes[0][:1]:
+        found = f"{shapes}, t: {list(t.shape)}"
+        raise ValueError(f"expected one shape [N, ...] and a t [N], got {found}")
+
+
+def _check_previous(t_prev, t):
+    """Raise ValueError unless each t_prev is from -1 to t - 1."""
+    t_prev, t = np.asarray(t_prev), np.asarray(t)
+    if t_prev.shape != t.shape or (t_prev < -1).any() or (t_prev >= t).any():
+        raise ValueError(f"t_prev must be from -1 to t - 1, got {t_prev} for t = {t}")
 
 
 def _full(step, shape):

@@ -13,8 +13,10 @@ def timestep_embedding(t, dim, max_period=10000.0):
     """Sines and cosines of t at dim / 2 geometrically spaced frequencies.
 
     t: [N]. dim: even. Returns float32 [N, dim]. Source: Vaswani et al. (2017),
-    arXiv:1706.03762, section 3.5.
+    arXiv:1706.03762, section 3.5. Raises ValueError for an odd dim, and for another t.
     """
+    if dim % 2 or t.ndim != 1:
+        raise ValueError(f"expected t [N] and an even dim, got {list(t.shape)}, {dim}")
     half = dim // 2
     exponents = paddle.arange(half, dtype="float32") / half  # from 0 to just below 1
     freqs = paddle.exp(-math.log(max_period) * exponents)
@@ -68,7 +70,10 @@ class UNet(nn.Layer):
 
     def __init__(self, channels=1, width=64, classes=0):
         super().__init__()
+        if width < GROUPS or width % GROUPS or channels < 1 or classes < 0:
+            raise ValueError(f"no such U-Net: {channels=}, {width=}, {classes=}")
         time_dim = 4 * width
+        self.channels = channels
         self.width = width
         self.classes = classes
         self.time = nn.Sequential(
@@ -89,12 +94,16 @@ class UNet(nn.Layer):
         """x_t: [N, channels, H, W]. t: int64 [N]. Returns a tensor of x_t's shape.
 
         labels: int64 [N], from 0 to `classes`; all unknown if None.
-        Raises ValueError where H or W is not a multiple of 4.
+        Raises ValueError where H or W is not a multiple of 4, and for images, steps or
+        labels of another shape, type or range.
         """
+        x_t = _pictures(x_t, self.channels)
         if x_t.shape[2] % 4 or x_t.shape[3] % 4:
             raise ValueError(f"sides must be multiples of 4, got {x_t.shape[2:]}")
         if labels is None:
             labels = paddle.full([x_t.shape[0]], self.classes, dtype="int64")
+        t = _indices(t, len(x_t), "t")
+        labels = _indices(labels, len(x_t), "labels", self.classes)
         temb = self.time(timestep_embedding(t, self.width)) + self.label(labels)
         temb = F.silu(temb)  # [N, 4 width]
         h = self.stem(F.pixel_unshuffle(x_t, 2))  # [N, width, H/2, W/2]
@@ -105,3 +114,25 @@ class UNet(nn.Layer):
         h = paddle.concat([self.grow(h), h1], axis=1)  # [N, 2 width, H/2, W/2]
         h = self.up1(h, temb)  # [N, width, H/2, W/2]
         return F.pixel_shuffle(self.head(F.silu(h)), 2)  # [N, channels, H, W]
+
+
+def _pictures(x, channels):
+    """x as float32; ValueError unless it is a tensor [N, channels, H, W] of floats."""
+    if not paddle.is_tensor(x) or not x.is_floating_point():
+        kind = getattr(x, "dtype", type(x).__name__)
+        raise ValueError(f"a tensor of floats is expected, got {kind}")
+    if x.ndim != 4 or x.shape[1] != channels:
+        raise ValueError(f"expected [N, {channels}, H, W], got {list(x.shape)}")
+    return x.astype("float32") if x.dtype == paddle.float64 else x
+
+
+def _indices(numbers, n, name, most=None):
+    """int64 [n]; ValueError unless all are whole and from 0 to `most`."""
+    numbers = paddle.to_tensor(numbers)
+    if numbers.shape != [n] or numbers.dtype not in (paddle.int32, paddle.int64):
+        found = f"{numbers.dtype} {list(numbers.shape)}"
+        raise ValueError(f"{name} must be whole numbers [{n}], got {found}")
+    low, high = int(numbers.min()), int(numbers.max())
+    if low < 0 or (most is not None and high > most):
+        raise ValueError(f"{name} must be from 0 to {most}, got {low} to {high}")
+    return numbers.astype("int64")

@@ -18,6 +18,7 @@ def reparameterize(mu, logvar, eps=None):
     """
     if eps is None:
         eps = paddle.randn(mu.shape, dtype=mu.dtype)
+    _same_shape(mu, logvar, eps)
     return mu + paddle.exp(0.5 * logvar) * eps
 
 
@@ -27,6 +28,7 @@ def gaussian_kl(mu, logvar):
     mu, logvar: [N, J], with logvar = log sigma^2. Returns [N], >= 0 up to rounding.
     Source: Kingma & Welling (2014), appendix B.
     """
+    _same_shape(mu, logvar)
     return 0.5 * (logvar.exp() + mu.square() - 1.0 - logvar).sum(axis=1)
 
 
@@ -35,6 +37,7 @@ def squared_error(x_hat, x):
 
     x_hat, x: [N, C, H, W]. Returns [N, C, H, W].
     """
+    _same_shape(x_hat, x)
     return 0.5 * (x_hat - x).square()
 
 
@@ -43,6 +46,7 @@ def smooth_l1(x_hat, x):
 
     It is quadratic for errors below 1 and linear beyond. Source: Huber (1964).
     """
+    _same_shape(x_hat, x)
     return F.smooth_l1_loss(x_hat, x, reduction="none")
 
 
@@ -51,7 +55,11 @@ def bernoulli_nll(x_hat, x):
 
     A likelihood where x is 0 or 1. On grey pixels it is the cross-entropy: no longer a
     likelihood, and not 0 at its minimum, which over x_hat is still at x_hat = x.
+    Raises ValueError where x or x_hat is not in [0, 1].
     """
+    _same_shape(x_hat, x)
+    _in_unit_range(x, "x")
+    _in_unit_range(x_hat, "x_hat")
     return F.binary_cross_entropy(x_hat, x, reduction="none")
 
 
@@ -72,8 +80,12 @@ def region_weighted_loss(
 
     A pixel is white where x >= white_threshold and black elsewhere, so that each
     belongs to exactly one region. x_hat, x: [N, C, H, W] in [0, 1]. The coefs are >= 0.
-    Returns [N], the weighted sum over the pixels of each image.
+    Returns [N], the weighted sum over the pixels of each image. Raises ValueError where
+    x is not in [0, 1], and for a negative coef.
     """
+    _in_unit_range(x, "x")
+    if not (white_region_loss_coef >= 0 and black_region_loss_coef >= 0):
+        raise ValueError("the coefs must be at least 0")
     white = (x >= white_threshold).astype(x.dtype)
     weight = white_region_loss_coef * white + black_region_loss_coef * (1.0 - white)
     return (weight * pixel_loss(x_hat, x)).sum(axis=[1, 2, 3])
@@ -90,6 +102,8 @@ def vae_loss(model, x, labels=None, pixel_loss=bernoulli_nll, beta=1.0):
     batch, in which "loss" is "reconstruction" + beta * "kl".
     Source: Kingma & Welling (2014), equation 10; beta as in Higgins et al. (2017).
     """
+    if not beta >= 0:
+        raise ValueError(f"beta must be at least 0, got {beta}")
     x_hat, mu, logvar = model(x, labels=labels)
     reconstruction = reconstruction_loss(x_hat, x, pixel_loss).mean()
     kl = gaussian_kl(mu, logvar).mean()
@@ -103,7 +117,8 @@ class VAE(nn.Layer):
     image_shape: (C, H, W) of the images, which are in [0, 1]. hidden: the widths of the
     encoder's hidden layers; the decoder has them in reverse. latent_dim: J. classes:
     how many labels there are that encoder and decoder are told, 0 for a VAE without.
-    Raises ValueError where labels are given to a VAE without or not to one with.
+    Raises ValueError where labels are given to a VAE without or not to one with, and
+    for images, codes and labels of another shape, type or range.
     Source for labels: Kingma et al. (2014), arXiv:1406.5298, section 2, model M2.
     """
 
@@ -125,11 +140,13 @@ class VAE(nn.Layer):
 
     def encode(self, x, labels=None):
         """The posterior of each image: [N, C, H, W] -> mu [N, J], logvar [N, J]."""
+        x = _floats(x, self.image_shape)
         h = self.encoder(self._with_labels(x.flatten(1), labels))  # [N, hidden[-1]]
         return self.to_mu(h), self.to_logvar(h)
 
     def decode(self, z, labels=None):
         """The mean image of each code: [N, J] -> [N, C, H, W] in (0, 1)."""
+        z = _floats(z, [self.latent_dim])
         x_hat = self.decoder(self._with_labels(z, labels))  # [N, C * H * W]
         return x_hat.reshape([-1, *self.image_shape])
 
@@ -144,6 +161,7 @@ class VAE(nn.Layer):
             raise ValueError(f"a VAE with {self.classes} classes got labels={labels}")
         if not self.classes:
             return rows
+        labels = _labels_of(labels, len(rows), self.classes)
         return paddle.concat([rows, F.one_hot(labels, self.classes)], axis=1)
 
 
@@ -151,3 +169,39 @@ def _hidden_layers(widths):
     """A Linear and a ReLU for each step from one width to the next."""
     steps = zip(widths[:-1], widths[1:], strict=True)
     return [layer for a, b in steps for layer in (nn.Linear(a, b), nn.ReLU())]
+
+
+def _same_shape(first, *others):
+    """Raise ValueError for tensors of different shapes, which would broadcast."""
+    if any(list(x.shape) != list(first.shape) for x in others):
+        shapes = [list(x.shape) for x in (first, *others)]
+        raise ValueError(f"tensors must have one shape, got {shapes}")
+
+
+def _in_unit_range(x, name):
+    """Raise ValueError where an image is not in [0, 1]; NaN is not."""
+    low, high = float(x.min()), float(x.max())
+    if not (low >= 0 and high <= 1):
+        raise ValueError(f"{name} must be in [0, 1], got {low:.4g} to {high:.4g}")
+
+
+def _floats(x, shape):
+    """x as float32; ValueError unless it is a tensor [N, *shape] of floats."""
+    if not paddle.is_tensor(x) or not x.is_floating_point():
+        kind = getattr(x, "dtype", type(x).__name__)
+        raise ValueError(f"a tensor of floats is expected, got {kind}")
+    if list(x.shape[1:]) != list(shape) or x.ndim != 1 + len(shape):
+        raise ValueError(f"expected [N, *{list(shape)}], got {list(x.shape)}")
+    return x.astype("float32") if x.dtype == paddle.float64 else x
+
+
+def _labels_of(labels, n, classes):
+    """int64 [n]; ValueError unless all are from 0 to classes - 1."""
+    labels = paddle.to_tensor(labels)
+    if labels.shape != [n] or labels.dtype not in (paddle.int32, paddle.int64):
+        found = f"{labels.dtype} {list(labels.shape)}"
+        raise ValueError(f"labels must be whole numbers [{n}], got {found}")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        raise ValueError(f"labels must be from 0 to {classes - 1}, got {low} to {high}")
+    return labels.astype("int64")

@@ -11,11 +11,15 @@ from genbook.training import fit
 class Judge(nn.Layer):
     """A small convolutional classifier; its last hidden layer gives 64 features.
 
-    Images are [N, 1, H, W] in [0, 1], H and W multiples of 4.
+    Images are [N, 1, size, size] in [0, 1]; size is a multiple of 4. They may come
+    as arrays or tensors of floats. Raises ValueError for others.
     """
 
     def __init__(self, classes=10, size=16):
         super().__init__()
+        if classes < 1 or size < 4 or size % 4:
+            raise ValueError(f"no such judge: {classes=}, {size=}")
+        self.size = size
         self.body = nn.Sequential(
             nn.Conv2D(1, 32, 3, padding=1), nn.ReLU(),
             nn.MaxPool2D(2, 2),  # [N, 32, H/2, W/2]
@@ -41,12 +45,26 @@ class Judge(nn.Layer):
     @paddle.no_grad()
     def _of_all(self, function, images, size=1000):
         """The values of a function, in parts: what layers make of images is large."""
+        images = self._checked(images)
         parts = (images[i : i + size] for i in range(0, len(images), size))
         return np.concatenate([function(paddle.to_tensor(x)).numpy() for x in parts])
+
+    def _checked(self, images):
+        """float32 [N, 1, size, size]; ValueError for whole numbers and for NaN."""
+        images = np.asarray(images)
+        if images.shape[1:] != (1, self.size, self.size) or len(images) == 0:
+            expected = f"[N, 1, {self.size}, {self.size}]"
+            raise ValueError(f"images must be {expected}, got {list(images.shape)}")
+        if images.dtype.kind != "f" or not np.isfinite(images).all():
+            found = images.dtype if images.dtype.kind != "f" else "NaN or infinity"
+            raise ValueError(f"images must be floats in [0, 1], got {found}")
+        return images.astype(np.float32, copy=False)
 
 
 def train_judge(data, steps=800, seed=0):
     """A Judge trained on the images and labels of `data`, a Dataset; returns it."""
+    if data.images.shape[1] != 1:
+        raise ValueError(f"one channel is expected, got {data.images.shape[1]}")
     paddle.seed(seed)
     judge = Judge(len(data.classes), data.images.shape[-1])
     fit(judge, _shifted_cross_entropy, data.images, data.labels, steps=steps, seed=seed,

@@ -2,6 +2,9 @@
 
 A score of samples says something only beside the same score of real test images and
 the number of samples. `standard_error` tells how much it owes to chance.
+
+Numbers may come as arrays, tensors or lists of any type, and are computed in float64.
+All functions raise ValueError for what is not finite, empty, or of another shape.
 """
 
 import math
@@ -21,8 +24,10 @@ def neighbour_agreement(codes, labels, k=10):
     the classes lie apart; where they are mixed at random, about the chance that two
     codes share a class. Raises ValueError for k out of range.
     """
-    codes, labels = np.asarray(codes), np.asarray(labels)
-    if not 1 <= k < len(codes):
+    codes, labels = _float64(codes, 2), np.asarray(labels)
+    if labels.shape != codes.shape[:1]:
+        raise ValueError(f"{len(codes)} codes, labels of shape {list(labels.shape)}")
+    if k != int(k) or not 1 <= k < len(codes):
         raise ValueError(f"k must be from 1 to {len(codes) - 1}, got {k}")
     _, index = cKDTree(codes).query(codes, k + 1)  # [N, k + 1]
     others = index != np.arange(len(codes))[:, np.newaxis]
@@ -39,7 +44,10 @@ def empty_share(codes, drawn, radius=0.25):
     `codes`, measured in each dimension by itself, so that the share does not depend on
     the scale of the codes. Returns a number in [0, 1].
     """
-    codes, drawn = np.asarray(codes), np.asarray(drawn)
+    codes, drawn = _float64(codes, 2), _float64(drawn, 2)
+    _same_width(codes, drawn)
+    if not radius >= 0:
+        raise ValueError(f"radius must be at least 0, got {radius}")
     spread = codes.std(axis=0)
     spread[spread == 0] = 1.0  # a dimension that never changes needs no scale
     distance, _ = cKDTree(codes / spread).query(drawn / spread)
@@ -51,7 +59,7 @@ def legibility(probabilities, threshold=0.9):
 
     probabilities: [N, K], of each class. Returns a number in [0, 1].
     """
-    return float((np.asarray(probabilities).max(axis=1) >= threshold).mean())
+    return float((_probabilities(probabilities).max(axis=1) >= threshold).mean())
 
 
 def class_entropy(probabilities):
@@ -61,7 +69,7 @@ def class_entropy(probabilities):
     entropy of the K shares over log K: 1 if all classes are equally frequent, 0 if
     there is only one.
     """
-    probabilities = np.asarray(probabilities)
+    probabilities = _probabilities(probabilities)
     classes = probabilities.shape[1]
     counts = np.bincount(probabilities.argmax(axis=1), minlength=classes)
     share = counts[counts > 0] / len(probabilities)
@@ -73,11 +81,14 @@ def frechet_distance(a, b):
 
     a: [N, J]. b: [M, J]. Returns |mean_a - mean_b|^2 + tr(A + B - 2 (A B)^(1/2)), where
     A and B are the covariances; 0 for equal sets. It falls with N and M, so compare at
-    equal numbers only. Source: Dowson & Landau (1982); Heusel et al. (2017),
-    arXiv:1706.08500.
+    equal numbers only. N and M are at least 2. Source: Dowson & Landau (1982);
+    Heusel et al. (2017), arXiv:1706.08500.
     """
-    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    a, b = _float64(a, 2), _float64(b, 2)
+    _same_width(a, b)
+    if len(a) < 2 or len(b) < 2:
+        raise ValueError(f"a covariance takes 2 rows or more, got {len(a)}, {len(b)}")
+    cov_a, cov_b = (np.atleast_2d(np.cov(x, rowvar=False)) for x in (a, b))
     # A B has the eigenvalues of the positive semi-definite A^(1/2) B A^(1/2).
     root = np.sqrt(np.linalg.eigvals(cov_a @ cov_b).real.clip(min=0))
     shift = a.mean(axis=0) - b.mean(axis=0)
@@ -91,12 +102,14 @@ def nearest_distance(images, training):
     images: [N, ...]. training: [M, ...]. Returns [N]. A sample much nearer than test
     images are is a copy.
     """
-    images, training = (np.asarray(a).reshape(len(a), -1) for a in (images, training))
+    images, training = _float64(images), _float64(training)
+    _same_width(images, training)
+    images, training = (a.reshape(len(a), -1) for a in (images, training))
     # |x - y|^2 = |x|^2 - 2 x y + |y|^2, of which the first is the same for all y.
     lengths = np.square(training).sum(axis=1)
     nearest = [
-        (lengths - 2 * images[i : i + 500] @ training.T).argmin(axis=1)
-        for i in range(0, len(images), 500)  # [500, M] numbers at a time
+        (lengths - 2 * images[i : i + 200] @ training.T).argmin(axis=1)
+        for i in range(0, len(images), 200)  # [200, M] numbers at a time
     ]
     return np.linalg.norm(images - training[np.concatenate(nearest)], axis=1)
 
@@ -108,6 +121,8 @@ def standard_error(score, samples, repeats=200, seed=0):
     score over `repeats` draws of N samples with replacement.
     """
     samples, rng = np.asarray(samples), np.random.default_rng(seed)
+    if samples.ndim == 0 or len(samples) == 0 or repeats < 2:
+        raise ValueError(f"{samples.size} samples and {repeats} repeats are too few")
     draws = rng.integers(0, len(samples), (repeats, len(samples)))
     return float(np.std([score(samples[draw]) for draw in draws], ddof=1))
 
@@ -154,18 +169,26 @@ def bits_per_dimension(nats, x):
 
     nats: [N]. x: the images, [N, C, H, W]. Returns [N].
     """
-    return -np.asarray(nats) / (math.prod(x.shape[1:]) * math.log(2))
+    nats = _float64(nats, 1)
+    if len(nats) != len(x):
+        raise ValueError(f"{len(nats)} bounds for {len(x)} images")
+    return -nats / (math.prod(x.shape[1:]) * math.log(2))
 
 
 def _posterior(model, x, samples, labels, eps):
     """mu and logvar, [N, J], and the noise of all codes, [samples, N, J]."""
+    if not paddle.is_tensor(x) or x.ndim != 4:
+        raise ValueError("x must be a tensor [N, C, H, W]")
     if not bool(((x == 0) | (x == 1)).all()):
         raise ValueError("x has grey pixels; make each 0 or 1 first, as by (x >= 0.5)")
-    if samples < 1:
+    if samples != int(samples) or samples < 1:
         raise ValueError(f"samples must be at least 1, got {samples}")
     mu, logvar = model.encode(x, labels)
     if eps is None:
         eps = paddle.randn([samples, *mu.shape], dtype=mu.dtype)
+    if list(eps.shape) != [samples, *mu.shape]:
+        expected = [samples, *mu.shape]
+        raise ValueError(f"eps must be {expected}, got {list(eps.shape)}")
     return mu, logvar, eps
 
 
@@ -173,3 +196,32 @@ def _log_likelihood(model, x, z, labels):
     """log p(x | z) of each image in nats, summed in float64: numpy [N]."""
     nll = bernoulli_nll(model.decode(z, labels), x)
     return -nll.numpy().astype(np.float64).sum(axis=(1, 2, 3))
+
+
+def _float64(numbers, ndim=None):
+    """As float64; ValueError unless finite, of `ndim` dimensions and at least a row."""
+    numbers = np.asarray(numbers)
+    if numbers.dtype.kind not in "fiub":
+        raise ValueError(f"numbers are expected, got {numbers.dtype}")
+    if numbers.size == 0 or numbers.ndim != (ndim or max(2, numbers.ndim)):
+        dimensions = f"{ndim or 'two or more'} dimensions"
+        raise ValueError(f"expected {dimensions} and rows, got {list(numbers.shape)}")
+    numbers = numbers.astype(np.float64, copy=False)
+    if not np.isfinite(numbers).all():
+        raise ValueError("there are NaN or infinite numbers")
+    return numbers
+
+
+def _same_width(a, b):
+    """Raise ValueError unless the rows of a and b have one shape."""
+    if a.shape[1:] != b.shape[1:]:
+        shapes = f"{list(a.shape)} and {list(b.shape)}"
+        raise ValueError(f"rows must have one shape, got {shapes}")
+
+
+def _probabilities(p):
+    """As float64 [N, K]; ValueError unless each row is a distribution of K >= 2."""
+    p = _float64(p, 2)
+    if p.shape[1] < 2 or p.min() < 0 or np.abs(p.sum(axis=1) - 1).max() > 1e-3:
+        raise ValueError("each row must hold two probabilities or more whose sum is 1")
+    return p

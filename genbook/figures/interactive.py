@@ -40,8 +40,17 @@ def explorer(models, codes, labels, classes, start=0):
 
     models: a dict of title -> VAE with a code of two dimensions. codes: a dict of title -> array
     [N, 2], which show as marks. labels: [N]. classes: their names. start: the index of the code
-    at which the point stands at first.
+    at which the point stands at first. Raises ValueError for codes that are not [N, 2], of other
+    models, or of another number than labels.
     """
+    if models.keys() != codes.keys():
+        raise ValueError(f"models {list(models)} and codes {list(codes)} differ")
+    for title, of_model in codes.items():
+        if np.shape(of_model) != (len(labels), 2):
+            expected = [len(labels), 2]
+            raise ValueError(f"codes of {title!r} are {list(np.shape(of_model))}, not {expected}")
+    if not 0 <= start < len(labels):
+        raise ValueError(f"start must be from 0 to {len(labels) - 1}, got {start}")
     panels, files = [], {}
     for i, (title, model) in enumerate(models.items()):
         low, high = _square(codes[title])
@@ -72,8 +81,13 @@ def timeline(diffusion, model, states):
 
     diffusion: a GaussianDiffusion. model: predicts for the images at hand. states: a dict of the
     number of steps that are left -> x_t [N, 1, H, W] in [-1, 1], among them 0. A second row shows
-    the estimates of x_0 that the model makes from these states.
+    the estimates of x_0 that the model makes from these states. Raises ValueError for states of
+    other steps, and of shapes that differ.
     """
+    if 0 not in states or not all(0 <= step <= diffusion.timesteps for step in states):
+        raise ValueError(f"the steps must be from 0 to {diffusion.timesteps}, among them 0")
+    if len({tuple(x.shape) for x in states.values()}) != 1:
+        raise ValueError("the states must have one shape")
     steps = sorted(states, reverse=True)
     estimates = [_estimate(diffusion, model, states[step], step) for step in steps]
     rows = [

@@ -54,10 +54,26 @@ def _styled(draw):
 
 def _tiles(images):
     """[N, C, H, W] in [0, 1], tensor or array -> array [N, H, W, 3]; one channel becomes grey."""
-    images = np.clip(np.asarray(images, dtype=np.float32), 0.0, 1.0)
-    if images.ndim != 4 or images.shape[1] not in (1, 3):
+    images = np.asarray(images)
+    if images.ndim != 4 or images.shape[1] not in (1, 3) or images.size == 0:
         raise ValueError(f"images must be [N, 1 or 3, H, W], got {list(images.shape)}")
+    if images.dtype.kind != "f" and (images.min() < 0 or images.max() > 1):
+        raise ValueError(f"images must be in [0, 1], got {images.dtype} up to {images.max()}")
+    images = np.clip(_numbers(images).astype(np.float32), 0.0, 1.0)
     return np.broadcast_to(images.transpose(0, 2, 3, 1), (*_sides(images), 3))
+
+
+def _numbers(values, shape=None):
+    """As an array; ValueError unless finite numbers of this shape, where None fits any length."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiub" or not np.isfinite(array).all():
+        raise ValueError("finite numbers are expected, got NaN, infinity or no numbers")
+    if shape is not None and (
+        array.ndim != len(shape) or any(n not in (None, m) for n, m in zip(shape, array.shape))
+    ):
+        expected = ["N" if n is None else n for n in shape]
+        raise ValueError(f"expected the shape {expected}, got {list(array.shape)}")
+    return array
 
 
 def _sides(images):
@@ -86,6 +102,8 @@ def _mosaic(images, columns, gap=3):
 @_styled
 def image_grid(images, columns=10):
     """Images [N, C, H, W] in [0, 1], row by row."""
+    if columns < 1:
+        raise ValueError(f"columns must be at least 1, got {columns}")
     mosaic = _mosaic(images, columns)
     figure = plt.figure(figsize=(WIDTH, WIDTH * mosaic.shape[0] / mosaic.shape[1]))
     _picture(figure.add_axes((0, 0, 1, 1)), mosaic)
@@ -98,6 +116,8 @@ def image_rows(rows, column_labels=()):
 
     column_labels: written above the columns, as many as there are columns.
     """
+    if not rows:
+        raise ValueError("there are no rows to draw")
     mosaics = {label: _mosaic(images, len(images)) for label, images in rows.items()}
     height = WIDTH * 0.8 * sum(m.shape[0] / m.shape[1] for m in mosaics.values()) * 1.06
     figure, axes = plt.subplots(
@@ -135,6 +155,9 @@ def loss_curves(history, keys=("loss",), ylabel="nats per image", window=25):
 
     history: dict of arrays [steps]. keys: which to draw.
     """
+    missing = [key for key in keys if key not in history]
+    if missing or window < 1:
+        raise ValueError(f"{window=} and {missing=} of the losses {list(history)}")
     figure, axis = plt.subplots(figsize=(WIDTH, 2.5), layout="constrained")
     for key, colour, dash in zip(keys, cycle(COLOURS), cycle(DASHES), strict=False):
         width = min(window, len(history[key]))
@@ -151,7 +174,10 @@ def curves(x, ys, xlabel="", ylabel="", yscale="linear"):
     """Curves over one x: a dict of label -> array of the length of x."""
     figure, axis = plt.subplots(figsize=(WIDTH, 2.5), layout="constrained")
     for (label, y), colour, dash in zip(ys.items(), cycle(COLOURS), cycle(DASHES), strict=False):
-        axis.plot(x, np.asarray(y), color=colour, linestyle=dash, label=label)
+        y = np.asarray(y)
+        if y.shape != np.shape(x):
+            raise ValueError(f"{label!r} has the shape {list(y.shape)}, x {list(np.shape(x))}")
+        axis.plot(x, y, color=colour, linestyle=dash, label=label)
     axis.set(xlabel=xlabel, ylabel=ylabel, yscale=yscale)
     if len(ys) > 1:
         axis.legend()
@@ -165,7 +191,7 @@ def histograms(samples, bins=60, xlabel="", curve=None):
     for (label, values), colour, dash in zip(
         samples.items(), cycle(COLOURS), cycle(DASHES), strict=False
     ):
-        values = np.asarray(values).ravel()
+        values = _numbers(values).ravel()
         axis.hist(values, bins=bins, density=True, color=colour, alpha=0.2)
         axis.hist(
             values,
@@ -192,6 +218,8 @@ def latent_scatter(panels, labels, classes):
     labels: [N], of the same images in every panel. classes: names; one of a single digit or
     letter is also the mark of its codes.
     """
+    labels = _numbers(labels, [None])
+    panels = {title: _numbers(codes, [len(labels), 2]) for title, codes in panels.items()}
     figure, axes = plt.subplots(
         len(panels),
         1,
@@ -200,11 +228,10 @@ def latent_scatter(panels, labels, classes):
         layout="constrained",
     )
     for axis, (title, codes) in zip(axes[:, 0], panels.items(), strict=True):
-        codes = np.asarray(codes)
         for k, name in enumerate(classes):
             mark = f"${name}$" if len(name) == 1 and name.isascii() else "o"
             colour = COLOURS[k % len(COLOURS)]
-            of_class = codes[np.asarray(labels) == k]
+            of_class = codes[labels == k]
             axis.scatter(*of_class.T, marker=mark, color=colour, s=22, linewidths=0.2)
         axis.set_title(title)
         axis.set(xlabel="$z_1$", ylabel="$z_2$")
@@ -218,6 +245,10 @@ def latent_plane(decode, low=-2.5, high=2.5, cells=15):
 
     decode: maps float32 [cells^2, 2] to images [cells^2, C, H, W] in [0, 1].
     """
+    if cells < 2 or not low < high:
+        raise ValueError(
+            f"expected 2 cells or more from low to high, got {cells=}, {low=}, {high=}"
+        )
     at = np.linspace(low, high, cells, dtype=np.float32)
     z1, z2 = np.meshgrid(at, at[::-1])  # z_2 grows upwards
     mosaic = _mosaic(decode(np.stack([z1.ravel(), z2.ravel()], axis=1)), cells, gap=0)
@@ -238,6 +269,8 @@ def planes(panels, limit, columns=2):
     are comparable within a panel only; "paths" [T, N, 2], each ending in a dot. limit: the axes
     go from -limit to limit.
     """
+    if not panels or columns < 1 or not limit > 0:
+        raise ValueError(f"cannot draw {len(panels)} panels with {columns=} and {limit=}")
     rows = -(-len(panels) // columns)
     side = WIDTH / columns
     figure, axes = plt.subplots(
@@ -248,14 +281,18 @@ def planes(panels, limit, columns=2):
     for axis, (title, panel) in zip(axes.flat, panels.items(), strict=False):
         if "points" in panel:
             axis.scatter(
-                *np.asarray(panel["points"]).T, color=COLOURS[0], s=2, alpha=0.5, linewidths=0
+                *_numbers(panel["points"], [None, 2]).T,
+                color=COLOURS[0],
+                s=2,
+                alpha=0.5,
+                linewidths=0,
             )
         if "paths" in panel:
-            paths = np.asarray(panel["paths"])
+            paths = _numbers(panel["paths"], [None, None, 2])
             axis.plot(paths[..., 0], paths[..., 1], color=INK, linewidth=0.7)
             axis.scatter(*paths[-1].T, color=COLOURS[1], s=8, zorder=3, linewidths=0)
         if "arrows" in panel:
-            at, by = (np.asarray(numbers) for numbers in panel["arrows"])
+            at, by = (_numbers(numbers, [None, 2]) for numbers in panel["arrows"])
             axis.quiver(*at.T, *by.T, color=COLOURS[1], angles="xy", width=0.008)
         axis.set_title(title)
         axis.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")

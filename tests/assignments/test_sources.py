@@ -18,11 +18,13 @@ def run(text):
 
 
 def test_what_is_taken_brings_all_that_it_uses_and_nothing_of_the_package():
-    text = sources.standalone("genbook.lab.checks.diffusion.check_p_sample", "genbook.data._digits")
+    text = sources.standalone(
+        "genbook.lab.checks.diffusion.check_p_sample", "genbook.data.digits.read_digits"
+    )
     assert "import genbook" not in text and "from genbook" not in text
     names = run(text)
     names["check_p_sample"](diffusion.GaussianDiffusion)
-    images, labels = names["_digits"]("test", 16, None)
+    images, labels = names["read_digits"]("test", 16, None)
     assert images.shape == (360, 16, 16) and len(labels) == 360
     assert "check_q_sample" not in names
 

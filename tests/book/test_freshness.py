@@ -59,11 +59,12 @@ def test_other_data_run_the_pages_that_name_them(two_pages, tmp_path):
     two_pages.page("b", cell("print('mnist')"))
     assert two_pages.build().ran() == {"b"}
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "images.gz").write_bytes(b"pixels")
+    labels = tmp_path / "data" / "t10k-labels-idx1-ubyte.gz"
+    labels.write_bytes(b"labels")
     two_pages.env["GENBOOK_DATA"] = str(tmp_path / "data")
     assert two_pages.build().ran() == {"b"}
     assert two_pages.build().ran() == set()
-    (tmp_path / "data" / "images.gz").write_bytes(b"other pixels")
+    labels.write_bytes(b"other labels")
     assert two_pages.build().ran() == {"b"}
 
 

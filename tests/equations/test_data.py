@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from genbook.data.augmentation import distorted
-from genbook.data import _sharpen
+from genbook.data.digits import _sharpen
 from scipy import stats
 
 

@@ -16,6 +16,8 @@ from PIL import Image
 from edits import edited
 from genbook import data
 from genbook.data import DataError
+from genbook.data import hanzi as hanzi_set
+from genbook.data import mnist as mnist_set
 
 
 def idx(array):
@@ -36,7 +38,7 @@ MNIST = {
 def test_idx(watched, content):
     with watched():
         try:
-            array = data.parse_idx(content, (2, 2), "a file")
+            array = mnist_set.parse_idx(content, (2, 2), "a file")
         except DataError:
             return
     assert content == idx(array)
@@ -46,7 +48,7 @@ def test_idx(watched, content):
 def mnist(tmp_path, monkeypatch):
     """A folder of four tiny files that pass for MNIST."""
     md5 = {name: hashlib.md5(content).hexdigest() for name, content in MNIST.items()}
-    monkeypatch.setattr(data, "_MNIST_MD5", md5)
+    monkeypatch.setattr(mnist_set, "MD5", md5)
     for name, content in MNIST.items():
         (tmp_path / f"{name}.gz").write_bytes(gzip.compress(content))
     return tmp_path
@@ -95,7 +97,9 @@ def jpeg(row):
     return buffer.getvalue()
 
 
-FILES = {"chinese_mnist.csv": TABLE.encode()} | {data._hanzi_name(row): jpeg(row) for row in ROWS}
+FILES = {"chinese_mnist.csv": TABLE.encode()} | {
+    "data/data/" + hanzi_set._name(row): jpeg(row) for row in ROWS
+}
 
 
 def zipped(files, method=zipfile.ZIP_DEFLATED):

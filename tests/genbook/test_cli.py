@@ -12,13 +12,14 @@ from PIL import Image
 from tqdm import tqdm
 
 from genbook import cli, data
+from genbook.data import mnist
 
 
 @pytest.fixture(autouse=True)
 def no_files(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("GENBOOK_DATA", raising=False)
-    monkeypatch.setattr(data, "_mnist_mirror", lambda: "http://127.0.0.1:9/")
+    monkeypatch.setattr(mnist, "MIRROR", "http://127.0.0.1:9/")
 
 
 def test_show_counts_and_draws_one_of_each_class(capsys):

@@ -2,6 +2,7 @@ import numpy as np
 import paddle
 
 from genbook.latent import CodeDenoiser, CodeScale
+from genbook.unet import timestep_embedding
 
 
 def test_scaling_there_and_back_is_the_identity():
@@ -47,3 +48,12 @@ def test_each_row_is_predicted_by_itself():
         [model(u[i : i + 1], t[i : i + 1], y[i : i + 1]).numpy() for i in range(4)]
     )
     np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_the_time_reaches_the_network_as_in_the_u_net():
+    model = CodeDenoiser(5, width=16)
+    seen = []
+    model.time.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0].numpy()))
+    t = paddle.to_tensor([0, 1, 57, 999])
+    model(paddle.zeros([4, 5]), t)
+    np.testing.assert_array_equal(seen[0], timestep_embedding(t, 16).numpy())

@@ -8,7 +8,6 @@ alternative texts.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from functools import cache, partial
@@ -92,15 +91,14 @@ def locked_packages(root: Path) -> str:
 def data_state(nb) -> str:
     """Names, sizes and times of the data files, for a page that names a data set with files.
 
-    Their content would take long to read. What a loader keeps for itself it may write while the
-    page runs; it lies under a hash of what it was made of, so it says nothing new.
+    Their content would take long to read.
     """
     code = "".join(cell.source for cell in nb.cells if cell.cell_type == "code")
-    if not re.search(r"""["'](mnist|hanzi)["']""", code):
-        return ""
-    roots = [Path(root) for root in (os.environ.get("GENBOOK_DATA"), data.cache()) if root]
-    found = sorted(path for root in roots for path in root.rglob("*") if path.is_file())
-    files = (path for path in found if path.suffix not in (data.KEPT, data.PART))
+    named = [name for name in data.NAMES if re.search(rf"""["']{name}["']""", code)]
+    try:
+        files = [path for name in named for path in data.files_of(name)]
+    except data.DataError as error:  # the page that loads them will show it
+        return str(error)
     stats = ((path, path.stat()) for path in files)
     return "\n".join(f"{path} {stat.st_size} {stat.st_mtime_ns}" for path, stat in stats)
 

@@ -4,10 +4,16 @@ Each takes a `genbook.data.Dataset`, trains a fresh model on its images and retu
 its history. steps: None for as many as the book takes on this data set. settings: more for `fit`.
 """
 
-# Larger images of more people take more steps than the digits of 16 x 16 pixels.
-LONGER = {"digits": 1, "strokes": 1, "mnist": 4, "hanzi": 4}
+from genbook.data import effort
 
 
-def steps_for(data, steps):
-    """How many steps a training of `steps` steps on the digits takes on `data`."""
-    return LONGER[data.name] * steps
+def steps_for(data, usual, steps=None):
+    """`steps` where given, else how many a training takes on `data` that takes `usual` on digits.
+
+    Raises ValueError for a number of steps below 1.
+    """
+    if steps is None:
+        return effort(data.name) * usual
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+    return steps

@@ -22,7 +22,7 @@ def train_autoencoder(data, steps=None, seed=0, **settings):
         model,
         mean_squared_error,
         data.images,
-        steps=steps or steps_for(data, 800),
+        steps=steps_for(data, 800, steps),
         seed=seed,
         name="autoencoder",
         **settings,

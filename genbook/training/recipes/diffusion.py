@@ -31,7 +31,7 @@ def train_diffusion(
         loss,
         2 * data.images - 1,
         data.labels,
-        steps=steps or steps_for(data, 2500),
+        steps=steps_for(data, 2500, steps),
         batch_size=batch_size,
         lr=lr,
         ema=0.995,

@@ -1,0 +1,232 @@
+"""The data set `hanzi`: handwritten Chinese numerals, from the archive that Kaggle gives out."""
+
+import contextlib
+import csv
+import hashlib
+import io
+import math
+import re
+import zipfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from genbook.publishing import fingerprint
+
+from . import files, redrawing
+from .files import DataError
+from .strokes import CLASSES
+
+PAGE = "https://www.kaggle.com/datasets/gpreda/chinese-mnist"
+FOLDERS = ("", "chinese_mnist", "chinese-mnist", "archive", "chinese_mnist/archive")
+ARCHIVE = rf"(archive|chinese[-_]mnist){files.COPY}\.zip"
+TABLE = "chinese_mnist.csv"
+COLUMNS = ("suite_id", "sample_id", "code")
+SIDE = 64  # pixels, of the images in the archive
+MOST = {"archive": 2**25, "table": 2**20, "image": 2**14}  # bytes, several times the real
+REDRAWN = ".pixels"  # how files end that hold redrawn images
+SHA256_BYTES = 32
+
+
+class Archive(NamedTuple):
+    """The zip file, or the folder that it was unpacked into."""
+
+    path: Path
+    members: dict[str, Callable]  # by the name of the file, in whatever folder it lies: opens it
+    digest: Callable  # () -> the SHA-256 of all that is in it
+
+
+def read_hanzi(split, size, root):
+    """Chinese numerals by 100 writers (K. Nazarpour and M. Chen, Newcastle University, 2017)."""
+    archive, index = _open(root)
+    images = _images(archive, index, size)
+    # Every fifth writer is for the test, so that no hand is in both splits.
+    writers, codes = index[:, 0], index[:, 2]
+    rows = np.flatnonzero((writers % 5 == 0) == (split == "test"))
+    # The table has one class after the other. In a fixed mixture any slice is a fair draw.
+    rows = np.random.default_rng(0).permutation(rows)
+    return images[rows].astype(np.float32) / 255, codes[rows] - 1
+
+
+def fetch_hanzi(root):
+    """The path of the archive, or of the folder that it was unpacked into, whose table is right."""
+    return [_open(root)[0].path]
+
+
+def hanzi_files(root):
+    """The paths of the archive and its copies, or of the files that were unpacked from it."""
+    copies = _copies(root)
+    unpacked = (path.rglob("*") for path in copies if path.is_dir())
+    return [p for p in (*copies, *(p for found in unpacked for p in found)) if p.is_file()]
+
+
+def _copies(root):
+    """The archives, and the folder with the table, in the first place that has any."""
+    for place in files.places(FOLDERS, root):
+        archives = files.matching(place, ARCHIVE)
+        folder = [place] if files.matching(place, re.escape(TABLE)) else []
+        if archives or folder:
+            return archives + folder
+    return []
+
+
+def _open(root):
+    """The first archive that is whole, with the rows of its table."""
+    errors = []
+    for path in _copies(root):
+        try:
+            archive = _unpacked(path) if path.is_dir() else _zipped(path)
+            return archive, _index(archive)
+        except DataError as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
+    places = list(files.places(FOLDERS, root))
+    wanted = " or ".join(str(place) for place in places if place.name == "chinese_mnist")
+    raise DataError(
+        f"the hanzi archive is missing: download it from {PAGE} (needs a Kaggle account) and put"
+        f" it, as archive.zip, into {wanted}. It was not found: {files.seen(places)}"
+    )
+
+
+def _zipped(path):
+    content = files.content(path, MOST["archive"])
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(content))
+    except Exception as error:  # zipfile trusts what it reads, and stumbles in many ways
+        raise DataError(
+            f"{path}: not a whole zip file ({error}); download it again from {PAGE}"
+        ) from error
+    names = [name for name in archive.namelist() if not name.endswith("/")]
+    members = {re.split(r"[/\\]", name)[-1]: partial(archive.open, name) for name in names}
+    return Archive(path, members, lambda: hashlib.sha256(content).hexdigest())
+
+
+def _unpacked(folder):
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    members = {path.name: partial(path.open, "rb") for path in paths}
+    return Archive(folder, members, lambda: _digest(paths))
+
+
+def _digest(paths):
+    whole = hashlib.sha256()
+    for path in paths:
+        whole.update(hashlib.sha256(path.name.encode()).digest())
+        whole.update(hashlib.sha256(files.content(path, MOST["table"])).digest())
+    return whole.hexdigest()
+
+
+def _index(archive):
+    """The rows of the archive's table: int64 [N, 3], the columns suite_id, sample_id, code.
+
+    A suite is one writer, a code of 1 to 15 one character.
+    """
+    table = f"{archive.path}: {TABLE}"
+    content = _member(archive, TABLE, MOST["table"])
+    try:
+        rows = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""))
+        missing = [name for name in COLUMNS if name not in (rows.fieldnames or [])]
+        if missing:
+            raise DataError(f"{table}: no column {missing[0]}, only {rows.fieldnames!s:.200}")
+        index = np.array([[_number(row[name]) for name in COLUMNS] for row in rows], np.int64)
+    except (ValueError, csv.Error) as error:
+        raise DataError(f"{table}: cannot be read: {error}") from error
+    if len(index) == 0:
+        raise DataError(f"{table}: no rows")
+    wrong = index[(index[:, 2] < 1) | (index[:, 2] > len(CLASSES)), 2]
+    if len(wrong):
+        raise DataError(f"{table}: code {wrong[0]}, expected 1 to {len(CLASSES)}")
+    names = set(map(_name, index))
+    if len(names) < len(index):
+        raise DataError(f"{table}: {len(index) - len(names)} rows are there twice")
+    absent = names - archive.members.keys()
+    if absent:
+        raise DataError(
+            f"{archive.path}: {len(absent)} of {len(index)} images are missing,"
+            f" the first is {min(absent)}; download it again from {PAGE}"
+        )
+    return index
+
+
+def _number(text):
+    """A whole number of one to six digits; int() would take more than a table should hold."""
+    if text is None or not re.fullmatch("[0-9]{1,6}", text):
+        raise ValueError(f"{text!r:.40} is not a whole number")
+    return int(text)
+
+
+def _name(row):
+    return "input_{}_{}_{}.jpg".format(*row)
+
+
+def _images(archive, index, size):
+    """All images, redrawn: uint8 [N, size, size]. It takes long, so the result is kept."""
+    shape = (len(index), size, size)
+    path = None
+    with contextlib.suppress(DataError):  # without a cache the next load is slow, not wrong
+        path = files.cache() / "hanzi" / f"{_code()}-{size}-{archive.digest()[:16]}{REDRAWN}"
+        kept = files.content(path, SHA256_BYTES + math.prod(shape))
+        checksum, pixels = kept[:SHA256_BYTES], kept[SHA256_BYTES:]
+        if hashlib.sha256(pixels).digest() == checksum and len(pixels) == math.prod(shape):
+            return np.frombuffer(pixels, np.uint8).reshape(shape)
+    images = np.empty(shape, dtype=np.uint8)
+    for i, row in enumerate(tqdm(index, desc=f"hanzi {size}x{size}", delay=1, mininterval=1)):
+        images[i] = np.rint(255 * redrawing.redraw(_image(archive, _name(row)), size))
+    if path:
+        with contextlib.suppress(DataError):
+            files.write(path, hashlib.sha256(images).digest() + images.tobytes())
+            _prune(path.parent)
+    return images
+
+
+def _code():
+    """What distinguishes images that were redrawn by other code: eight letters."""
+    return fingerprint.digest(fingerprint.SOURCES[redrawing.__name__].text)[:8]
+
+
+def _prune(folder):
+    """Remove the images that other code has redrawn."""
+    for path in folder.glob(f"*{REDRAWN}"):
+        if not path.name.startswith(_code()):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _image(archive, name):
+    """One image of the archive: uint8 [64, 64]."""
+    content = _member(archive, name, MOST["image"])
+    side = (SIDE, SIDE)
+    try:
+        # Of the other formats that Pillow knows, one has it start another program.
+        with Image.open(io.BytesIO(content), formats=["JPEG"]) as image:
+            if image.mode != "L" or image.size != side:
+                raise DataError(
+                    f"{archive.path}: {name} is {image.mode} {image.size}, expected L {side}"
+                )
+            pixels = np.asarray(image)
+    except DataError:
+        raise
+    except Exception as error:  # a decoder stumbles in many ways
+        raise DataError(f"{archive.path}: {name} is not a whole image: {error}") from error
+    if pixels.max() < 32:
+        raise DataError(f"{archive.path}: {name} is blank")
+    return pixels
+
+
+def _member(archive, name, most):
+    """A file of the archive, read in place: nothing is ever unpacked to disk."""
+    if name not in archive.members:
+        raise DataError(f"{archive.path}: {name} is missing; download it again from {PAGE}")
+    try:
+        with archive.members[name]() as stream:
+            content = stream.read(most + 1)
+    except Exception as error:  # zipfile trusts what it reads, and stumbles in many ways
+        raise DataError(f"{archive.path}: cannot read {name}: {error}") from error
+    if len(content) > most:
+        raise DataError(f"{archive.path}: {name} has more than {most} bytes")
+    return content

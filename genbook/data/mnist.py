@@ -1,0 +1,157 @@
+"""The data set `mnist`: 70,000 handwritten digits, from a folder or from Paddle's mirror."""
+
+import hashlib
+import os
+import zlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from . import files
+from .digits import resample
+from .files import DataError
+
+MIRROR = "https://dataset.bj.bcebos.com/mnist/"  # where Paddle gets it from
+# The md5 sums of the unpacked files: the same data is packed differently by every mirror.
+MD5 = {
+    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+}
+MOST_BYTES = 2**26  # more than any of the files has, packed or not
+FOLDERS = ("", "mnist", "raw", "MNIST/raw", "mnist/raw")  # torchvision's is MNIST/raw
+
+
+def read_mnist(split, size, root):
+    """70,000 digits, 28x28 (LeCun, Bottou, Bengio and Haffner, Proc. IEEE 86(11), 1998)."""
+    prefix = "train" if split == "train" else "t10k"
+    (_, images), (_, labels) = (
+        _file(f"{prefix}-{kind}", root) for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
+    )
+    images = images.astype(np.float32) / 255
+    if size != 28:
+        images = np.clip(resample(images, _antialiased(28, size)), 0, 1)
+    return images, labels.astype(np.int64)
+
+
+def _antialiased(old, new):
+    """Cubic resampling that averages over all it skips when it makes smaller -> [new, old]."""
+    unit = Image.fromarray(np.eye(old, dtype=np.float32))
+    return np.asarray(unit.resize((old, new), Image.Resampling.BICUBIC))
+
+
+def fetch_mnist(root):
+    """The paths of the four files, each downloaded where it is missing, and checked."""
+    return [_file(name, root)[0] for name in MD5]
+
+
+def mnist_files(root):
+    """The paths of those of the four files, copies included, that are there."""
+    return [path for name in MD5 for path in _copies(name, root)]
+
+
+def _places(root):
+    yield from files.places(FOLDERS, root)
+    yield Path(os.path.expanduser("~/.cache/paddle/dataset/mnist"))  # Paddle's own downloads
+
+
+def _copies(name, root):
+    """The files of this name, however it is spelled, in the first folder that has any."""
+    stem, kind = name.rsplit("-", 2)[0], name.split("-", 2)[2]
+    pattern = rf"{stem}{files.COPY}[-.]{kind}{files.COPY}(\.gz)?{files.COPY}"
+    for place in _places(root):
+        if found := files.matching(place, pattern):
+            return found
+    return []
+
+
+def _file(name, root):
+    """One of the four files, its path and its array; downloaded when it is nowhere."""
+    errors = []
+    for path in _copies(name, root):
+        try:
+            return path, _parse(files.content(path, MOST_BYTES), name, path)
+        except DataError as error:
+            errors.append(error)
+    if errors:
+        raise DataError(f"{errors[0]}; a whole copy is at {MIRROR}{name}.gz") from errors[0]
+    path = (files.cache() if root is None else files.expanded(root)) / "mnist" / f"{name}.gz"
+    try:
+        content = files.download(MIRROR + path.name, MOST_BYTES)
+        array = _parse(content, name, MIRROR + path.name)
+    except DataError as error:
+        raise DataError(
+            f"{error}; nothing was kept. Try again later, or get it in another way and put it"
+            f" into {path.parent}. It was not found: {files.seen(_places(root))}"
+        ) from error
+    files.write(path, content)
+    return path, array
+
+
+def _parse(content, name, source):
+    """The array in one of MNIST's files, gzipped or plain, checked against its md5."""
+    content = _unpack(content, source)
+    array = parse_idx(content, (28, 28) if "images" in name else (), source)
+    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    if md5 != MD5[name]:
+        raise DataError(f"{source}: unpacked md5 is {md5}, MNIST's {name} has {MD5[name]}")
+    return array
+
+
+def _unpack(content, source):
+    """What a gzip file holds; anything else as it is (browsers unpack without renaming)."""
+    if not content.startswith(b"\x1f\x8b"):
+        return content
+    broken = f"{source}: broken gzip file of {len(content)} bytes"
+    stream = zlib.decompressobj(wbits=31)  # 31: a gzip header, and its checksum at the end
+    try:
+        unpacked = stream.decompress(content, MOST_BYTES)
+    except zlib.error as error:
+        raise DataError(f"{broken}: {error}") from error
+    if stream.unconsumed_tail:
+        raise DataError(f"{broken}: it unpacks to more than {MOST_BYTES} bytes")
+    if not stream.eof:
+        raise DataError(f"{broken}: its end is missing")
+    if stream.unused_data:
+        raise DataError(f"{broken}: {len(stream.unused_data)} bytes follow its end")
+    return unpacked
+
+
+def parse_idx(content, item_shape, source):
+    """Read an IDX file of bytes, the format MNIST came in.
+
+    The header is two zero bytes, the code of the element type (8: unsigned byte), the number
+    of dimensions, and each dimension as a big-endian 32-bit integer.
+
+    Args:
+        content: the unpacked file.
+        item_shape: the expected dimensions after the first.
+        source: the file's name, for the errors.
+
+    Returns:
+        uint8 [N, *item_shape], read-only.
+
+    Raises:
+        DataError: another magic number, other dimensions, or another length.
+    """
+    ndim = 1 + len(item_shape)
+    magic = bytes([0, 0, 8, ndim])
+    if content[:4] != magic:
+        raise DataError(
+            f"{source}: not the IDX file expected: it begins with {content[:4].hex() or 'nothing'},"
+            f" expected {magic.hex()}"
+        )
+    header = 4 + 4 * ndim
+    if len(content) < header:
+        raise DataError(f"{source}: {len(content)} bytes, an IDX header alone has {header}")
+    shape = tuple(int(n) for n in np.frombuffer(content, ">u4", count=ndim, offset=4))
+    if shape[1:] != tuple(item_shape):
+        raise DataError(f"{source}: items of shape {shape[1:]}, expected {tuple(item_shape)}")
+    expected = header + shape[0] * int(np.prod(item_shape, dtype=np.int64))
+    if len(content) != expected:
+        raise DataError(
+            f"{source}: {len(content)} bytes, expected {expected} for dimensions {shape}"
+        )
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
