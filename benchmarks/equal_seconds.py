@@ -22,7 +22,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np  # noqa: E402
 import paddle  # noqa: E402
 
-from genbook import cpu  # noqa: E402
+from genbook import accelerate  # noqa: E402
 from genbook.data import load  # noqa: E402
 from genbook.diffusion import GaussianDiffusion, cosine_beta_schedule, guided  # noqa: E402
 from genbook.evaluation.judge import train_judge  # noqa: E402
@@ -156,7 +156,7 @@ def main():
 
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)  # as ours; else Adam's averages of dead units double the time
-    cpu.tune()
+    accelerate.enable()
     data, test = load("mnist"), load("mnist", "test")
     judge = train_judge(data, steps=2000)
 

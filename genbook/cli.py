@@ -11,7 +11,7 @@ import warnings
 import numpy as np
 from PIL import Image
 
-from genbook import data
+from genbook import accelerate, data
 from genbook.lab.assignments import AssignmentError, command
 from genbook.training import job
 
@@ -226,7 +226,7 @@ def _train(args):
         "out",
         "resume",
     )
-    with _told():
+    with _told(), accelerate.enabled():
         training = job.Job(**{name: getattr(args, name) for name in names})
         file = parallel.launch(training, args.nproc, args.nnodes, args.master)
     if file:
@@ -236,7 +236,7 @@ def _train(args):
 def _sample(args):
     from genbook import models as saved
 
-    with _told():
+    with _told(), accelerate.enabled():
         images = saved.sample(
             args.file, args.count, args.seed, args.steps, args.guidance, args.root
         )

@@ -184,12 +184,14 @@ def _failure(logs, nproc):
 
 def main():
     """Be one rank of the job in the first argument."""
+    from genbook import accelerate
     from genbook.data import DataError
     from genbook.training import ranks
     from genbook.training.checkpoint import CheckpointError
     from genbook.training.loop import TrainingError
 
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    accelerate.enable()
     code, words = 0, None
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # Paddle tells about its flags

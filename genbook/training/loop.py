@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import paddle
 
-from genbook.accelerate import cpu, onednn
+from genbook import accelerate
 from genbook.publishing import fingerprint
 from genbook.training import checkpoint, keep, progress, ranks
 
@@ -82,7 +82,6 @@ def fit(
         raise ValueError(f"name must consist of letters, digits, spaces and -_., got {name!r}")
     if resume and folder is None:
         raise ValueError("resume needs the folder of the checkpoint")
-    cpu.tune()
     run = _Run(model, loss, data, steps, batch_size, lr, ema, seed)
     runs = os.environ.get("GENBOOK_RUNS")
     if folder is not None:
@@ -156,7 +155,11 @@ class _Run:
         """The hash of everything that the result depends on."""
         code = fingerprint.of_modules(frozenset([__name__]))
         return fingerprint.digest(
-            code, paddle.__version__, fingerprint.of_value(vars(self)), str(ranks.count())
+            code,
+            paddle.__version__,
+            fingerprint.of_value(vars(self)),
+            str(ranks.count()),
+            str(accelerate.is_enabled()),  # rounds in another way
         )
 
     def settings(self):
@@ -185,8 +188,7 @@ class _Run:
         )
         start = time.perf_counter() - state.seconds()
         with (
-            cpu.flush_denormals(),
-            onednn.bfloat16_products(),
+            accelerate.training(),
             progress.bar(self.steps, name, state.step) as bar,
             keep.noted_signals(keeper) as signals,
             warnings.catch_warnings(),

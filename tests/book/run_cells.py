@@ -52,16 +52,14 @@ CHANGES = {"UNet": shrink, "legibility": be_less_strict}
 
 
 def change_package(scale):
-    """The same in genbook, which trains for a part of the steps, with Paddle's own convolutions."""
+    """The same in genbook, which trains for a part of the steps. Nothing is accelerated."""
     from genbook import unet
-    from genbook.accelerate import cpu
     from genbook.data import augmentation as augment
     from genbook.evaluation import metrics
     from genbook.training import loop as train
 
     fit = train.fit
     train.fit = lambda *args, steps, **kw: fit(*args, steps=max(1, round(steps * scale)), **kw)
-    cpu.use_onednn = lambda: None  # as in a notebook: the same numbers to the last bit
     augment.ENOUGH = 3_000
     shrink(unet.UNet)
     be_less_strict(metrics.legibility)

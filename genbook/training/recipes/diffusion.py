@@ -2,7 +2,7 @@
 
 import paddle
 
-from genbook.accelerate.cpu import bfloat16
+from genbook.accelerate import bfloat16
 from genbook.diffusion import hide_labels
 from genbook.training.checkpoint import build
 from genbook.training.loop import fit

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import paddle
 
-from genbook.accelerate import cpu
+from genbook.accelerate.memory import keep_freed
 from genbook.training.loop import MovingAverage, batches, learning_rate, noise_seed
 
 # The length of every training: 1 is the book's; 0.02 gives a quick look, at worse models.
@@ -22,14 +22,14 @@ def fit(model, loss, *data, steps, batch_size=128, lr=1e-3, ema=None, seed=0, na
     decay of the moving average of the weights, with which the model is left. Returns a dict
     of arrays [steps]: an entry for each loss, and "seconds".
     """
-    cpu.tune()
+    keep_freed()
     steps = max(1, round(steps * STEPS_SCALE))
     model.train()
     optimizer = paddle.optimizer.Adam(lr, parameters=model.parameters())
     average = MovingAverage(model, ema) if ema else None
     indices = batches(len(data[0]), batch_size, seed)
     history, start = [], time.perf_counter()
-    with cpu.flush_denormals(), warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "When training, we now always track")
         for step in range(steps):
             paddle.seed(noise_seed(seed, step, rank=0))
