@@ -32,7 +32,7 @@ def run_missing_pages(app, env, docnames):
     if env.mystnb_config.execution_mode != "cache":
         return
     cache = of_book(app)
-    build = Path(app.outdir).parent
+    build = build_folder(Path(app.outdir))
     pages = []
     for docname in from_the_end(env, docnames):
         nb = read_page(env, docname)
@@ -54,6 +54,14 @@ def run_missing_pages(app, env, docnames):
         print("Interrupted. Finished pages and trainings are kept.", file=sys.__stderr__)
         raise SystemExit(130) from None
     env.bookbuild_seconds = {page.docname: page.seconds for page in pages}
+
+
+def build_folder(outdir: Path) -> Path:
+    """Where trainings and logs are kept: `_build`, also beside an output folder elsewhere.
+
+    `sphinx-build` takes any folder for its output, and what lies beside it is not ours.
+    """
+    return outdir.parent if outdir.parent.name == "_build" else outdir.parent / "_build"
 
 
 def run(pages: list[Page], cache) -> None:
