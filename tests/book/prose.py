@@ -4,6 +4,7 @@ import re
 from typing import NamedTuple
 
 import yaml
+
 from bookbuild.equations import NO_TEXT, PARSER
 
 

@@ -33,7 +33,7 @@ NO_TEXT = ("code", "code-block", "code-cell", "literalinclude")  # directives wi
 
 
 class Equation(NamedTuple):
-    """A numbered equation: its name ("" where it has none), and where it stands."""
+    """A numbered equation: its name ("" if it has none), and its place."""
 
     label: str
     page: str

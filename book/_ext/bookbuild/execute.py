@@ -24,7 +24,7 @@ from .progress import Progress
 
 
 class Failed(Exception):
-    """A page failed; the message is for the reader of the terminal."""
+    """A page failed; the message goes to the terminal."""
 
 
 def run_missing_pages(app, env, docnames):
@@ -97,7 +97,7 @@ def run(pages: list[Page], cache) -> None:
 
 
 def keep(page: Page, future, key: str, cache) -> None:
-    """Put the results of `page` in the cache. Raises Failed where they are no good."""
+    """Put the results of `page` in the cache. Raises Failed if a cell failed or wrote to stderr."""
     try:
         future.result()
     except Exception as error:
@@ -105,15 +105,15 @@ def keep(page: Page, future, key: str, cache) -> None:
     fingerprint.read_sources()
     if cache.key(page.nb) != key:
         raise Failed(f"{page.docname}: genbook was edited while this page ran; build again.")
-    if said := stderr(page):
-        raise Failed(f"{page.docname}: a cell wrote to stderr, and so on the page:\n\n{said}")
+    if text := stderr(page):
+        raise Failed(f"{page.docname}: a cell wrote to stderr, and so on the page:\n\n{text}")
     took = {"execution_seconds": page.seconds, "peak_memory": page.peak_memory}
     results = CacheBundleIn(page.nb, page.docname, data=took)
     cache.cache_notebook_bundle(results, check_validity=False, overwrite=True)
 
 
 def stderr(page: Page) -> str:
-    """What the cells of `page` wrote to stderr: warnings, which no reader should meet."""
+    """What the cells of `page` wrote to stderr: warnings, which do not belong in a book."""
     outputs = (output for cell in page.nb.cells for output in cell.get("outputs", ()))
     return "".join(o.text for o in outputs if o.output_type == "stream" and o.name == "stderr")
 
@@ -126,7 +126,7 @@ def forget_old_runs(runs: Path, days: float = 30) -> None:
 
 
 def failure(page: Page, error: Exception) -> str:
-    """What to tell about a page that failed: where, and Python's own traceback."""
+    """The message about a page that failed: the place, and Python's own traceback."""
     text = str(error)
     if not isinstance(error, CellExecutionError):  # the kernel died: its last words
         text = f"{type(error).__name__}: {text}\n{page.output.read_text(errors='replace')}"

@@ -1,4 +1,4 @@
-"""What runs now, and at the end what ran: live lines on a terminal, now and then a line elsewhere."""
+"""What runs now, and at the end what ran: live on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
