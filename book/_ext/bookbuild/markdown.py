@@ -204,7 +204,7 @@ class _Page:
         yield _indent("\n\n".join(self._inner(node)), "> ", "> ")
 
     def block_admonition(self, node):
-        """A block quote, or folded text where the site folds it, with code cells between its parts."""
+        """A block quote, or folded text where the site folds it; code cells stay outside of it."""
         title, body = admonitionlabels.get(node.tagname, ""), list(node)
         if body and isinstance(body[0], nodes.title):
             title = f"{self.label(node)} {self.inline(body.pop(0))}".strip()
