@@ -96,3 +96,12 @@ def test_code_wider_than_the_page_turns_the_build_red(book):
     assert build.code != 0
     assert f"a line of code has {len(wide)} columns" in build.err
     assert build.err.count("columns") == 1  # what is printed may be wide: it scrolls
+
+
+def test_a_page_does_not_run_the_start_of_the_users_own_profile(book):
+    home = ".ipython/profile_default"
+    book.write(f"{home}/startup/theirs.py", "theirs = True")
+    book.write(f"{home}/ipython_config.py", "c.InteractiveShellApp.exec_lines = ['more = True']")
+    book.page("chapter", "```{code-cell} python3\nprint({'theirs', 'more'} & {*globals()})\n```\n")
+    assert book.build().ran() == {"chapter"}
+    assert "set()" in book.html("chapter")
