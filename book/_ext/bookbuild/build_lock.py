@@ -30,6 +30,10 @@ def begin(app, config):
         acquire(app, doctrees / "lock")
         if marker(app).exists():
             (doctrees / ENV_PICKLE_FILENAME).unlink(missing_ok=True)
+        # Where a first build crashes, the theme still copies its logo, to a file of this name.
+        static = Path(app.outdir, "_static")
+        if static.is_file():
+            static.unlink()
     except OSError as error:
         raise SystemExit(f"genbook: cannot write into {doctrees}: {error.strerror}") from None
 
