@@ -4,13 +4,8 @@ import re
 from typing import NamedTuple
 
 import yaml
-from markdown_it.renderer import RendererHTML
-from myst_parser.config.main import MdParserConfig
-from myst_parser.parsers.mdit import create_md_parser
 
-from bookbuild.equations import EXTENSIONS, NO_TEXT
-
-PARSER = create_md_parser(MdParserConfig(enable_extensions=EXTENSIONS), RendererHTML)
+from bookbuild.equations import NO_TEXT, PARSER
 
 
 class Passage(NamedTuple):

@@ -1,63 +1,56 @@
 """What building this book takes beyond Jupyter Book, one idea per module.
 
-accessible   what screen readers stumble over in what the tools write
-address      what the site tells those who link to it, and those who follow a dead link
-api          the docstrings of `genbook` on the page "API reference"
-cache        a page's results are kept under everything they depend on
-edition      the same book on another data set
-equations    the numbered equations, and the checks that vouch for them
-execute      the pages that must run do so side by side, one per core
-kernel       one page in one kernel
-progress     what runs now, on the terminal
-pictures     every picture has a caption and words for those who cannot see it
-notebooks    each page with code is also a notebook that runs by itself
-markdown     a page as plain Markdown, for its notebook
-interactive  figures that a reader can move
-light        pages load no more than they show
-looks        an edit of styles and scripts reaches the site
-offline      MathJax is served from the site itself
-report       how the build ended
-status       what each page took, on a page of its own
-whole        one build at a time, and nothing half-written stays
+api            the docstrings of `genbook` on the page "API reference"
+assets         the site's own MathJax, figures, icons and styles
+build_lock     one build at a time; one that broke off is done again in full
+cache          a page's results are kept under everything they depend on
+contents       the pages are those of the table of contents
+edition        the same book on another data set
+equations      the numbered equations, and their checks
+execute        the pages that must run do so side by side, one per core
+interactive    figures that a reader can move
+kernel         one page in one kernel
+link_previews  what a link to a page shows, its canonical address, the sitemap, the page 404
+markdown       a page as plain Markdown, for its notebook
+notebooks      each page with code is also a notebook that runs by itself
+page_checks    warnings about pictures without words and code that is too wide
+progress       what runs now, and at the end what ran
+status         what each page took, on a page of its own
 """
 
 from . import (
-    accessible,
-    address,
     api,
+    assets,
+    build_lock,
     cache,
+    contents,
     edition,
     execute,
     interactive,
-    light,
-    looks,
+    link_previews,
     notebooks,
-    offline,
-    pictures,
-    report,
+    page_checks,
+    progress,
     status,
-    whole,
 )
 
 
 def setup(app):
     """Connect every part to the build."""
     for part in (
-        whole,
+        build_lock,
+        contents,
         edition,
         cache,
         execute,
-        pictures,
+        page_checks,
         notebooks,
         interactive,
-        accessible,
-        offline,
-        looks,
-        light,
-        address,
+        link_previews,
         api,
         status,
-        report,
+        assets,
+        progress,
     ):
         part.setup(app)
     return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": True}

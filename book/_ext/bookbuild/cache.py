@@ -41,7 +41,7 @@ class BookCache(JupyterCacheBase):
         )
 
     def key(self, nb) -> str:
-        """Where the results of `nb` are kept."""
+        """The key under which the results of `nb` are kept."""
         return self.create_hashed_notebook(nb)[1]
 
     def holds(self, nb) -> bool:
@@ -68,7 +68,7 @@ class BookCache(JupyterCacheBase):
         return super().cache_notebook_bundle(bundle, *arguments, **options)
 
     def mend(self) -> None:
-        """Begin the list of results anew where a killed build left one that cannot be read."""
+        """Start a new list of results if a killed build left one that cannot be read."""
         try:
             self.list_cache_records()
         except (RuntimeError, DatabaseError):  # jupyter-cache makes the first of some of these

@@ -49,7 +49,7 @@ def adapt(text: str) -> str:
 
 
 def check(app, config):
-    """End the build at once where the edition does not exist, or its data cannot be had."""
+    """End the build at once if the edition does not exist or its data cannot be loaded."""
     try:
         if name() != "digits":  # the others' first time shows on the terminal, not on a page
             data.load(name())
@@ -65,4 +65,4 @@ def adapt_source(app, docname, source):
 def setup(app):
     """Connect the edition to the build."""
     app.connect("config-inited", check)
-    app.connect("source-read", adapt_source, priority=100)  # before anybody looks at the cells
+    app.connect("source-read", adapt_source, priority=100)  # before the cells are read

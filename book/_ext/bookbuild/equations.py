@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
+import yaml
 from markdown_it.renderer import RendererHTML
 from myst_parser.config.main import MdParserConfig
 from myst_parser.parsers.mdit import create_md_parser
@@ -24,12 +25,15 @@ from myst_parser.parsers.mdit import create_md_parser
 from genbook.publishing import fingerprint
 
 ROOT = Path(__file__).resolve().parents[3]
-EXTENSIONS = {"amsmath", "attrs_inline", "colon_fence", "deflist", "dollarmath", "tasklist"}
+CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))["sphinx"]["config"]
+PARSER = create_md_parser(
+    MdParserConfig(enable_extensions=set(CONFIG["myst_enable_extensions"])), RendererHTML
+)
 NO_TEXT = ("code", "code-block", "code-cell", "literalinclude")  # directives without prose inside
 
 
 class Equation(NamedTuple):
-    """A numbered equation: its name ("" where it has none), and where it stands."""
+    """A numbered equation: its name ("" if it has none), and its place."""
 
     label: str
     page: str
@@ -55,8 +59,7 @@ class CheckFailed(Exception):
 
 def equations_of(text: str, page: str = "", first_line: int = 1) -> Iterator[Equation]:
     """The numbered equations of a MyST source, in order, those inside directives included."""
-    parser = create_md_parser(MdParserConfig(enable_extensions=EXTENSIONS), RendererHTML)
-    for token in parser.parse(text):
+    for token in PARSER.parse(text):
         if token.map is None:
             continue
         line = first_line + token.map[0]

@@ -24,7 +24,7 @@ from .progress import Progress
 
 
 class Failed(Exception):
-    """A page failed; the message is for the reader of the terminal."""
+    """A page failed; the message goes to the terminal."""
 
 
 def run_missing_pages(app, env, docnames):
@@ -32,7 +32,7 @@ def run_missing_pages(app, env, docnames):
     if env.mystnb_config.execution_mode != "cache":
         return
     cache = of_book(app)
-    build = Path(app.outdir).parent
+    build = build_folder(Path(app.outdir))
     pages = []
     for docname in from_the_end(env, docnames):
         nb = read_page(env, docname)
@@ -54,6 +54,14 @@ def run_missing_pages(app, env, docnames):
         print("Interrupted. Finished pages and trainings are kept.", file=sys.__stderr__)
         raise SystemExit(130) from None
     env.bookbuild_seconds = {page.docname: page.seconds for page in pages}
+
+
+def build_folder(outdir: Path) -> Path:
+    """Where trainings and logs are kept: `_build`, also beside an output folder elsewhere.
+
+    `sphinx-build` takes any folder for its output, and what lies beside it is not ours.
+    """
+    return outdir.parent if outdir.parent.name == "_build" else outdir.parent / "_build"
 
 
 def run(pages: list[Page], cache) -> None:
@@ -89,7 +97,7 @@ def run(pages: list[Page], cache) -> None:
 
 
 def keep(page: Page, future, key: str, cache) -> None:
-    """Put the results of `page` in the cache. Raises Failed where they are no good."""
+    """Put the results of `page` in the cache. Raises Failed if a cell failed or wrote to stderr."""
     try:
         future.result()
     except Exception as error:
@@ -97,15 +105,15 @@ def keep(page: Page, future, key: str, cache) -> None:
     fingerprint.read_sources()
     if cache.key(page.nb) != key:
         raise Failed(f"{page.docname}: genbook was edited while this page ran; build again.")
-    if said := stderr(page):
-        raise Failed(f"{page.docname}: a cell wrote to stderr, and so on the page:\n\n{said}")
+    if text := stderr(page):
+        raise Failed(f"{page.docname}: a cell wrote to stderr, and so on the page:\n\n{text}")
     took = {"execution_seconds": page.seconds, "peak_memory": page.peak_memory}
     results = CacheBundleIn(page.nb, page.docname, data=took)
     cache.cache_notebook_bundle(results, check_validity=False, overwrite=True)
 
 
 def stderr(page: Page) -> str:
-    """What the cells of `page` wrote to stderr: warnings, which no reader should meet."""
+    """What the cells of `page` wrote to stderr: warnings, which do not belong in a book."""
     outputs = (output for cell in page.nb.cells for output in cell.get("outputs", ()))
     return "".join(o.text for o in outputs if o.output_type == "stream" and o.name == "stderr")
 
@@ -118,7 +126,7 @@ def forget_old_runs(runs: Path, days: float = 30) -> None:
 
 
 def failure(page: Page, error: Exception) -> str:
-    """What to tell about a page that failed: where, and Python's own traceback."""
+    """The message about a page that failed: the place, and Python's own traceback."""
     text = str(error)
     if not isinstance(error, CellExecutionError):  # the kernel died: its last words
         text = f"{type(error).__name__}: {text}\n{page.output.read_text(errors='replace')}"

@@ -46,13 +46,14 @@ class Page:
         self.docname = docname
         self.nb = nb
         self.seconds = 0.0
-        self.peak_memory = None  # in bytes, where the system tells
+        self.peak_memory = None  # in bytes; None if the system does not report it
         self.cell = 0
         self.progress = build / "progress" / f"{docname.replace('/', '-')}.log"
         self.output = self.progress.with_suffix(".out")
         self._folder = path.parent
         self._runs = build / "runs"
         self._fonts = build / "matplotlib"
+        self._jupyter = build / "jupyter"
         self._started = monotonic()
         self._stopped = False
         self._cell_start = 0  # where in the progress log the current cell's lines begin
@@ -106,7 +107,7 @@ class Page:
         return monotonic() - self._started
 
     def line(self) -> int:
-        """The line of the page at which the current cell stands."""
+        """The line of the page on which the current cell begins."""
         return self.nb.metadata["source_map"][self.cell] + 1
 
     def training(self) -> str:
@@ -134,13 +135,16 @@ class Page:
             self.peak_memory = int(kilobytes[1]) * 1024 if kilobytes else None
 
     def _environment(self) -> dict[str, str]:
-        """What the kernel is told: where runs are kept, where to report, and to use one core."""
+        """The kernel's environment: folders for runs, progress and settings, and one core."""
         one_core = dict.fromkeys(
             ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"
         )
+        # Not the user's own profile, which may run code at the start; nor has every user a home.
+        folders = ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR")
         return {
             **os.environ,
             **one_core,
+            **dict.fromkeys(folders, str(self._jupyter)),
             "GENBOOK_RUNS": str(self._runs),
             "GENBOOK_PROGRESS": str(self.progress),
             "MPLCONFIGDIR": str(self._fonts),

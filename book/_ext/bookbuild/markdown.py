@@ -18,7 +18,7 @@ from sphinx.util.math import get_node_equation_number
 
 
 class Cell(NamedTuple):
-    """A code cell stands here. index: of the cell in the page. folded: not to be seen at once."""
+    """The place of a code cell. index: of the cell in the page. folded: hidden until opened."""
 
     index: int
     folded: bool = False
@@ -33,11 +33,11 @@ class Source(NamedTuple):
 
 
 class Unknown(Exception):
-    """Something that has no form in Markdown here; the message says what and where."""
+    """A node that has no form in Markdown here; the message names it and its line."""
 
 
 def unknown(node) -> Unknown:
-    """What to raise about a kind of node that this module does not know."""
+    """The exception for a kind of node that this module does not know."""
     line = f", line {node.line}" if getattr(node, "line", None) else ""
     return Unknown(f"`{node.tagname}`{line}, has no form in bookbuild/markdown.py")
 
@@ -204,7 +204,7 @@ class _Page:
         yield _indent("\n\n".join(self._inner(node)), "> ", "> ")
 
     def block_admonition(self, node):
-        """Block quotes, or folded where the site folds it; code cells stand between its parts."""
+        """A block quote, or folded text where the site folds it; code cells stay outside of it."""
         title, body = admonitionlabels.get(node.tagname, ""), list(node)
         if body and isinstance(body[0], nodes.title):
             title = f"{self.label(node)} {self.inline(body.pop(0))}".strip()

@@ -1,8 +1,7 @@
 """Each page with code as a notebook that runs without genbook, for the reader to download.
 
 The text comes from the page that Sphinx has resolved, the code from its cells and from the package
-(`genbook.publishing.standalone`). A page that cannot stand by itself is a warning, and so a red
-build.
+(`genbook.publishing.standalone`). A page that cannot run alone is a warning, and so a red build.
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ def offer_notebook(app, pagename, templatename, context, doctree):
 
 
 def name_button(app, pagename, templatename, context, doctree):
-    """Say in the page's menu what the download is; the theme says only `.ipynb`."""
+    """Name the download in the page's menu; the theme says only `.ipynb`."""
     for group in context.get("header_buttons", ()):
         for button in group.get("buttons", ()):
             if button["label"] == "download-notebook-button":
@@ -153,7 +152,7 @@ def hiding(cell) -> bool:
 
 
 def metadata(block, page) -> dict:
-    """What a notebook should know about a cell: whether to fold it, and whether it may fail."""
+    """The metadata of a notebook's cell: whether to fold it, and whether it may fail."""
     if not isinstance(block, markdown.Cell):
         return {}
     cell = page.cells[block.index]

@@ -1,9 +1,12 @@
-"""What runs now: live lines on a terminal, a full line every few seconds elsewhere."""
+"""What runs now, and at the end what ran: live on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from time import monotonic
+
+from .cache import page_keys
 
 EVERY = 10  # seconds between two lines about a page where lines stay, as in a CI log
 
@@ -15,26 +18,26 @@ class Progress:
         self.stream = stream
         self._live = stream.isatty()
         self._drawn = 0  # live lines on the screen
-        self._said = {}  # page -> when we last wrote about it
+        self._reported = {}  # page -> time of its last line
 
     def started(self, page) -> None:
-        """`page` starts."""
-        self._say(f"{page.docname}: start")
-        self._said[page] = monotonic()
+        """Report that `page` starts."""
+        self._print(f"{page.docname}: start")
+        self._reported[page] = monotonic()
 
     def finished(self, page) -> None:
-        """`page` is done."""
-        self._say(f"{page.docname}: done in {page.seconds:.0f} s")
+        """Report that `page` is done."""
+        self._print(f"{page.docname}: done in {page.seconds:.0f} s")
 
     def show(self, pages) -> None:
-        """Tell how far each of the running `pages` is."""
+        """Report how far each of the running `pages` is."""
         if self._live:
             self._draw([self._status(page) for page in pages])
             return
         for page in pages:
-            if monotonic() - self._said[page] >= EVERY:
-                self._say(self._status(page))
-                self._said[page] = monotonic()
+            if monotonic() - self._reported[page] >= EVERY:
+                self._print(self._status(page))
+                self._reported[page] = monotonic()
 
     def clear(self) -> None:
         """Take the live lines off the screen."""
@@ -46,7 +49,7 @@ class Progress:
         training = page.training()
         return f"{status}, {training}" if training else status
 
-    def _say(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         self.clear()
         print(line, file=self.stream, flush=True)
 
@@ -57,3 +60,27 @@ class Progress:
         self.stream.writelines(line[:width] + "\n" for line in lines)
         self.stream.flush()
         self._drawn = len(lines)
+
+
+def print_summary(app, exception):
+    """Print what each page took, and where the site is."""
+    if exception is not None or app.builder.format != "html":
+        return
+    seconds = getattr(app.env, "bookbuild_seconds", {})
+    pages = [docname for docname in app.config.external_site_map if docname in page_keys(app.env)]
+    width = max(map(len, pages), default=0)
+    print()
+    for docname in pages:
+        took = f"{seconds[docname]:8.1f} s" if docname in seconds else "    cached"
+        print(f"{docname:<{width}}{took}")
+    site = os.path.relpath(app.outdir)
+    print(
+        f"\nThe book is at {site}/index.html. To serve it: make serve, "
+        f"or python -m http.server -d {site}",
+        flush=True,
+    )
+
+
+def setup(app):
+    """Print the summary after everything else."""
+    app.connect("build-finished", print_summary, priority=901)

@@ -1,7 +1,7 @@
 """The page "Build status": what each chapter took when it ran, and with what it ran.
 
 myst-nb's own table shows when a page was last looked up as well, and so would differ from build
-to build. What stands here was noted when the page ran, and is kept with its results.
+to build. These numbers were measured when the page ran, and are kept with its results.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ WAITING = "build-status"  # the class of the tables that get their rows when all
 
 
 class Status(SphinxDirective):
-    """A table that tells of the build, with the headings in its content, one a line."""
+    """A table about the build; its content holds the headings, one a line."""
 
     has_content = True
 
@@ -88,7 +88,7 @@ def fill(app, doctree, docname):
 
 
 def changed(app, env):
-    """The pages with such tables, where these would tell something new."""
+    """The pages whose tables would show something new."""
     state = (times(app), versions())
     pages = [page for page, before in shown(env).items() if before != state]
     shown(env).update(dict.fromkeys(pages, state))
@@ -96,7 +96,7 @@ def changed(app, env):
 
 
 def shown(env) -> dict:
-    """What the pages with such tables have shown; kept from build to build."""
+    """What the tables have shown, by page; kept from build to build."""
     if not hasattr(env, "bookbuild_shown"):
         env.bookbuild_shown = {}
     return env.bookbuild_shown

@@ -17,7 +17,7 @@ ADDRESS = re.compile(r"data:([a-z/]+);base64,([A-Za-z0-9+/=]+)")
 
 
 def serve_data(app, pagename, templatename, context, doctree):
-    """Put what the figures of a page need into files of the site, and add their script."""
+    """Write the data of a page's figures into files of the site, and add their script."""
     body = context.get("body")
     if not body or not ELEMENT.search(body):
         return

@@ -1,15 +1,14 @@
-"""One build at a time, and nothing half-written stays.
+"""One build at a time, and a build that broke off is done again in full.
 
-Sphinx takes a page for done once its file is there, be it cut off by the end of the process, and
-it warns about a page only when it reads it. So a mark is set before the first page is read, and
-taken away after a build without a warning. A build that finds the mark begins with no site and
-reads every page anew; the results of the cells are kept elsewhere, so this takes seconds.
+Sphinx takes a page for done once its file exists, even if the process ended while writing it, and
+warns about a page only when it reads it. So a marker is set before the first page is read and
+removed after a build without warnings. A build that finds the marker reads and writes every page
+again; the results of the cells are kept elsewhere, so this takes seconds.
 """
 
 from __future__ import annotations
 
 import locale
-import shutil
 import sys
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from sphinx.application import ENV_PICKLE_FILENAME
 
 
 def begin(app, config):
-    """Wait until no other build writes into this folder; forget what an unfinished one made."""
+    """Wait for any other build of this folder; forget the pages of one that broke off."""
     encoding = locale.getpreferredencoding(False)
     if encoding.lower().replace("-", "") != "utf8":
         raise SystemExit(
@@ -28,16 +27,18 @@ def begin(app, config):
     doctrees = Path(app.doctreedir)
     try:
         doctrees.mkdir(parents=True, exist_ok=True)
-        hold_lock(app, doctrees / "lock")
-        if mark(app).exists():
+        acquire(app, doctrees / "lock")
+        if marker(app).exists():
             (doctrees / ENV_PICKLE_FILENAME).unlink(missing_ok=True)
-            shutil.rmtree(app.outdir)
-            Path(app.outdir).mkdir()
+        # Where a first build crashes, the theme still copies its logo, to a file of this name.
+        static = Path(app.outdir, "_static")
+        if static.is_file():
+            static.unlink()
     except OSError as error:
         raise SystemExit(f"genbook: cannot write into {doctrees}: {error.strerror}") from None
 
 
-def hold_lock(app, path: Path) -> None:
+def acquire(app, path: Path) -> None:
     """Hold the lock at `path` until this process ends, however it ends."""
     app.bookbuild_lock = FileLock(path)
     try:
@@ -47,24 +48,24 @@ def hold_lock(app, path: Path) -> None:
         app.bookbuild_lock.acquire()
 
 
-def mark(app) -> Path:
-    """The file whose presence says that a build has begun to write, and not ended well."""
+def marker(app) -> Path:
+    """The file that exists while a build is unfinished."""
     return Path(app.doctreedir, "unfinished")
 
 
-def set_mark(app, env, docnames):
-    """From here on pages are read and written."""
-    mark(app).touch()
+def set_marker(app, env, docnames):
+    """Mark the build as unfinished: from here on it reads and writes pages."""
+    marker(app).touch()
 
 
 def end(app, exception):
-    """After a build without a warning, everything is written."""
+    """Remove the marker after a build without warnings."""
     if exception is None and not app._warncount:
-        mark(app).unlink(missing_ok=True)
+        marker(app).unlink(missing_ok=True)
 
 
 def setup(app):
     """Connect to the beginning, the first page, and the end."""
     app.connect("config-inited", begin, priority=50)  # before anything is read or written
-    app.connect("env-before-read-docs", set_mark, priority=900)  # after the cells have run
+    app.connect("env-before-read-docs", set_marker, priority=900)  # after the cells have run
     app.connect("build-finished", end, priority=900)
