@@ -15,9 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def locked(lock):
     """What a lock holds for this system and Python, each under its name with its extras."""
     lines = re.findall(r"^(\w\S*)==(\S+)(?: ; (.+?))? \\$", (ROOT / lock).read_text("utf-8"), re.M)
-    return {
-        name: version for name, version, mark in lines if not mark or Marker(mark).evaluate()
-    }
+    return {name: version for name, version, mark in lines if not mark or Marker(mark).evaluate()}
 
 
 def asked_for(name):

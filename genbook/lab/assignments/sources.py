@@ -2,6 +2,7 @@
 
 import ast
 import textwrap
+from typing import Any
 
 from genbook.publishing import fingerprint
 from genbook.publishing import notebook as notebooks
@@ -37,7 +38,7 @@ def definition(name):
     if _owner(name):
         module, _, path = module.rpartition(".")[0], "", f"{_owner(name)}.{path}"
     text = fingerprint.SOURCES[module].text
-    node = ast.parse(text)
+    node: Any = ast.parse(text)
     for part in path.split("."):
         node = next(n for n in node.body if getattr(n, "name", None) == part)
     return textwrap.dedent(_lines(text, _first(node), node.end_lineno))
