@@ -1,4 +1,4 @@
-"""Install a lock and this package into a virtual environment: what `make` does before anything else.
+"""Install a lock and this package into a virtual environment: what `make` does first.
 
     python3 tools/install.py [folder [lock]]
 

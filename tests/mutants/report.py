@@ -38,9 +38,7 @@ def main(folder="mutants"):
         if status not in NOTICED:
             print(f"{status}: {name}")
     print(", ".join(f"{count} {status}" for status, count in Counter(found.values()).most_common()))
-    print(
-        f"a test notices {noticed / len(tried):.1%} of {len(tried)} (at least {LEAST:.0%} wanted)"
-    )
+    print(f"a test notices {noticed / len(tried):.1%} of {len(tried)}; {LEAST:.0%} are wanted")
     return int(noticed < LEAST * len(tried))
 
 

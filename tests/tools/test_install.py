@@ -1,5 +1,6 @@
 """The installation: complete or begun anew, one at a time. What needs a network is left out."""
 
+import contextlib
 import importlib.util
 import os
 import subprocess
@@ -14,7 +15,7 @@ BOOK, ALL = "requirements.txt", "requirements-dev.txt"
 
 @pytest.fixture
 def install(tmp_path, monkeypatch):
-    """The module, for a project of three files; its commands are noted and make a folder at most."""
+    """The module, for a project of three files; commands are noted and make a folder at most."""
     spec = importlib.util.spec_from_file_location("install", FILE)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -98,10 +99,11 @@ def test_two_installations_take_turns(install, tmp_path, monkeypatch):
     monkeypatch.setattr(install, "ROOT", FILE.parents[1])  # as the other process has it
     (tmp_path / ".venv").mkdir()
     (tmp_path / ".venv/.installed").write_text(install.digest(BOOK))
-    with install.locked(tmp_path / ".venv.lock"):
-        other = subprocess.Popen(
-            [sys.executable, FILE, tmp_path / ".venv"], text=True, stdout=subprocess.PIPE
-        )
-        assert "waiting" in other.stdout.readline()
-        assert other.poll() is None
-    assert other.wait(timeout=60) == 0
+    command = [sys.executable, FILE, tmp_path / ".venv"]
+    with contextlib.ExitStack() as lock:
+        lock.enter_context(install.locked(tmp_path / ".venv.lock"))
+        with subprocess.Popen(command, text=True, stdout=subprocess.PIPE) as other:
+            assert "waiting" in other.stdout.readline()
+            assert other.poll() is None
+            lock.close()
+            assert other.wait(timeout=60) == 0

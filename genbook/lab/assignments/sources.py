@@ -56,7 +56,7 @@ def blank_arguments(text, target):
 
     They stand on lines of their own.
     """
-    calls = [
+    calls: list[Any] = [
         node.value
         for node in ast.walk(ast.parse(text))
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == target
