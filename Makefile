@@ -98,12 +98,12 @@ audit: install-dev ## look for known holes in the locked packages (asks PyPI)
 	"$(BIN)/pip-audit" --strict --require-hashes --disable-pip -r requirements-dev.txt
 
 lock: $(BIN)/uv ## make the locks anew from pyproject.toml, everything as new as it may be
-	$(LOCK) --upgrade --extra book -o requirements.txt
-	$(LOCK) --upgrade --all-extras -c requirements.txt -o requirements-dev.txt
+	$(LOCK) --upgrade --group book -o requirements.txt
+	$(LOCK) --upgrade --all-extras --group dev -c requirements.txt -o requirements-dev.txt
 
 relock: $(BIN)/uv ## bring the locks in line with pyproject.toml, and change nothing else
-	$(LOCK) --extra book -o requirements.txt
-	$(LOCK) --all-extras -c requirements.txt -o requirements-dev.txt
+	$(LOCK) --group book -o requirements.txt
+	$(LOCK) --all-extras --group dev -c requirements.txt -o requirements-dev.txt
 
 # To lock takes uv alone, whatever else an old lock asks for.
 $(BIN)/uv:
