@@ -1,13 +1,14 @@
-"""Install the locked packages and this one into .venv: what `make` does before anything else.
+"""Install a lock and this package into a virtual environment: what `make` does first.
 
-    python3 tools/install.py [folder]
+    python3 tools/install.py [folder [lock]]
 
-Needs Python alone. Whatever ends it midway, the next call begins anew: pip takes a package for
-installed once its folder is there, so a half-made .venv is never completed. Two calls at once
-take turns.
+The folder is .venv and the lock requirements.txt unless others are named. Needs Python alone.
+An installation that was cut off is never completed, because pip takes a package for installed
+once its folder is there: the next call starts from an empty folder. Two calls at once take turns.
 """
 
 import contextlib
+import hashlib
 import os
 import shutil
 import subprocess
@@ -15,11 +16,15 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-ASKED_FOR = (ROOT / "requirements.txt", ROOT / "pyproject.toml")
+# Each lock with those that it contains: requirements-dev.txt has the packages of the other, too.
+LOCKS = {
+    "requirements.txt": ["requirements.txt"],
+    "requirements-dev.txt": ["requirements.txt", "requirements-dev.txt"],
+}
 
 
-def main(venv):
-    """Make `venv` what the lock says; return an exit code."""
+def main(venv, lock):
+    """Make sure that `venv` holds what `lock` lists; return an exit code."""
     if not (3, 10) <= sys.version_info[:2] < (3, 14):
         print(
             "genbook needs Python 3.10 to 3.13; this is {}.{}. Name another: "
@@ -30,8 +35,8 @@ def main(venv):
     stamp = venv / ".installed"
     try:
         with locked(venv.with_name(f"{venv.name}.lock")):
-            if not is_fresh(stamp):
-                install(venv, stamp)
+            if not (stamp.exists() and digest(lock) in stamp.read_text("utf-8").split()):
+                install(venv, stamp, lock)
     except OSError as error:
         print(f"cannot install into {venv}: {error}", file=sys.stderr)
         return 1
@@ -41,27 +46,27 @@ def main(venv):
     return 0
 
 
-def is_fresh(stamp):
-    """Whether the last installation came to its end, and asked for what is asked for now."""
-    return stamp.exists() and all(
-        file.stat().st_mtime <= stamp.stat().st_mtime for file in ASKED_FOR
-    )
+def digest(lock):
+    """The hash of all that an installation of `lock` depends on.
+
+    By content, not by time: a lock that was made anew and came out the same installs nothing.
+    """
+    package = (ROOT / "pyproject.toml").read_bytes()
+    return hashlib.sha256(package + (ROOT / lock).read_bytes()).hexdigest()
 
 
-def install(venv, stamp):
-    """Install everything; the stamp is there after that, and only then."""
-    print(f"Installing the locked packages into {venv.name}: about a minute, 1.5 GB.", flush=True)
+def install(venv, stamp, lock):
+    """Install everything; the stamp, with the hashes of what is there, comes last."""
+    print(f"Installing {lock} into {venv.name}: about a minute, 1 GB.", flush=True)
     if not stamp.exists():
         shutil.rmtree(venv, ignore_errors=True)
     stamp.unlink(missing_ok=True)
     run([sys.executable, "-m", "venv", str(venv)])
     python = venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    # The lock is complete. To look for dependencies again would only ask for extras by other
-    # names ("markdown-it-py[linkify]"), which pip doesn't find among the hashes.
-    run([*pip, "--no-deps", "--require-hashes", "-r", str(ASKED_FOR[0])])
+    run([*pip, "--require-hashes", "-r", str(ROOT / lock)])
     run([*pip, "--no-deps", "--no-build-isolation", "-e", str(ROOT)])
-    stamp.touch()
+    stamp.write_text("\n".join(map(digest, LOCKS[lock])), "utf-8")
 
 
 def run(command):
@@ -90,4 +95,5 @@ def locked(path):
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else ".venv").absolute()))
+    folder, lock = [*sys.argv[1:], *(".venv", "requirements.txt")[len(sys.argv) - 1 :]]
+    sys.exit(main(Path(folder).absolute(), lock))

@@ -98,7 +98,7 @@ def course(folder, **options):
     )
     # It writes every file that it copies to the log, starts `alembic` by this name, and has its
     # database complain of what is no mistake.
-    log, path = get_logger(), os.environ.get("PATH", "")
+    log, path = logging.getLogger(get_logger().name), os.environ.get("PATH", "")
     handlers, log.handlers = log.handlers, [logging.NullHandler()]
     propagate, log.propagate = log.propagate, False
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), path])

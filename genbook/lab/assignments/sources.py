@@ -2,6 +2,7 @@
 
 import ast
 import textwrap
+from typing import Any
 
 from genbook.publishing import fingerprint
 from genbook.publishing.standalone import Shown
@@ -38,7 +39,7 @@ def definition(name):
     if _owner(name):
         module, _, path = module.rpartition(".")[0], "", f"{_owner(name)}.{path}"
     text = fingerprint.SOURCES[module].text
-    node = ast.parse(text)
+    node: Any = ast.parse(text)
     for part in path.split("."):
         node = next(n for n in node.body if getattr(n, "name", None) == part)
     return textwrap.dedent(_lines(text, _first(node), node.end_lineno))
@@ -56,7 +57,7 @@ def blank_arguments(text, target):
 
     They stand on lines of their own.
     """
-    calls = [
+    calls: list[Any] = [
         node.value
         for node in ast.walk(ast.parse(text))
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == target

@@ -114,7 +114,9 @@ def rebuild(cells, release):
     official = {cell.metadata.nbgrader.grade_id: cell for cell in release.cells}
     by_source = {cell.source: name for name, cell in official.items()}
     notebook = copy.deepcopy(release)
-    answers, added, place = {}, {}, None
+    answers: dict = {}
+    added: dict = {}
+    place = None
     for kind, source, marks, attachments in cells:
         name = next((m for m in [*marks, by_source.get(source)] if m in official), None)
         if name is None or name in answers:  # a copied cell takes its mark along

@@ -228,8 +228,8 @@ class _Case:
 
     def call(self, method, *args):
         """What a method of the diffusion gives for numpy arguments, as numpy."""
-        args = [_tensor(a) if isinstance(a, np.ndarray) else a for a in args]
-        return array(call(getattr(self.process, method), *args, name=method), method)
+        tensors = [_tensor(a) if isinstance(a, np.ndarray) else a for a in args]
+        return array(call(getattr(self.process, method), *tensors, name=method), method)
 
     def posterior(self):
         """Mean and variance of x_{t-1}: the product of two normal densities of it.

@@ -118,10 +118,10 @@ def exercise_best_model(model, diffusion, images):
     """
     rng = np.random.default_rng(0)
     for share in (0.5, 0.1, 0.02):
-        t = int(np.abs(diffusion.alphas_cumprod - share).argmin())
-        a = diffusion.alphas_cumprod[t]
+        step = int(np.abs(diffusion.alphas_cumprod - share).argmin())
+        a = diffusion.alphas_cumprod[step]
         x_t = np.sqrt(a) * images[:3] + np.sqrt(1 - a) * rng.standard_normal(images[:3].shape)
-        x_t, t = paddle.to_tensor(x_t, dtype="float32"), paddle.full([3], t, dtype="int64")
+        x_t, t = paddle.to_tensor(x_t, dtype="float32"), paddle.full([3], step, dtype="int64")
         found = array(call(model, x_t, t, name="it"), "the result")
         x_t = x_t.numpy().astype("float64")
 
@@ -227,10 +227,10 @@ def exercise_ring_all_reduce(ring_all_reduce):
         result = call(ring_all_reduce, vectors.copy(), name="it")
         if not isinstance(result, (tuple, list)) or len(result) != 2:
             raise Wrong("it must return two things: the vectors of all ranks, and what one sent")
-        found, sent = [array(v, "a vector") for v in result[0]], _number(result[1])
-        if len({v.shape for v in found}) > 1:
+        parts, sent = [array(v, "a vector") for v in result[0]], _number(result[1])
+        if len({v.shape for v in parts}) > 1:
             raise Wrong(f"with {ranks} ranks and {n} numbers, the vectors differ in length")
-        found = np.stack(found)
+        found = np.stack(parts)
         total = np.tile(vectors.sum(0), (ranks, 1))
         mistakes = {
             "the vectors are as they were": vectors,
