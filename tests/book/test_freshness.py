@@ -1,5 +1,7 @@
 """A page runs again when, and only when, something that its results depend on has changed."""
 
+import shutil
+
 import nbformat
 import pytest
 
@@ -11,15 +13,23 @@ def cell(code, caption=None):
     return f"```{{code-cell}} python3\n{options}{code}\n```\n"
 
 
-@pytest.fixture
-def two_pages(book):
+@pytest.fixture(scope="module")
+def built(new_book, tmp_path_factory):
     """Page `a` depends on genbook.deep through genbook.shallow; page `b` on neither."""
+    book = new_book(tmp_path_factory.mktemp("freshness") / "book")
     book.write("genbook/deep.py", "WORD = 'first'\n")
     book.write("genbook/shallow.py", "from .deep import WORD\n")
     book.write("genbook/other.py", "")
     book.page("a", cell("from genbook import shallow\nprint(shallow.WORD, 'word')"))
     book.page("b", cell("print(6 * 7)"))
     assert book.build().ran() == {"a", "b"}
+    return book
+
+
+@pytest.fixture
+def two_pages(built, book):
+    """A copy of that book."""
+    shutil.copytree(built.root, book.root, dirs_exist_ok=True)
     return book
 
 
@@ -106,7 +116,7 @@ print("trained")
 """
 
 
-def append(book, module, line="\n# edited\n"):
+def append(book, module, line="\nEDITED = True\n"):
     path = book.root / "genbook" / module
     path.write_text(path.read_text(encoding="utf-8") + line, encoding="utf-8")
 
@@ -123,7 +133,7 @@ def test_an_edit_retrains_what_it_touches_and_redraws_the_rest(book):
     first = runs(book)
     assert {name for name, _ in first} == {"baseline VAE", "diffusion"}
 
-    append(book, "plots.py")
+    append(book, "figures/plots.py")
     assert book.build().ran() == {"a"}  # drawn again
     assert runs(book) == first  # from the models that were there
 
@@ -131,7 +141,7 @@ def test_an_edit_retrains_what_it_touches_and_redraws_the_rest(book):
     assert book.build().ran() == {"a"}
     assert [name for name, _ in runs(book) - first] == ["baseline VAE"]
 
-    append(book, "train.py")
+    append(book, "training/loop.py")
     before = runs(book)
     assert book.build().ran() == {"a"}
     assert {name for name, _ in runs(book) - before} == {"baseline VAE", "diffusion"}
@@ -146,7 +156,7 @@ def test_a_training_is_kept_under_the_code_that_ran_it(book):
                 "images =",
                 """
 if "edited" not in open("../genbook/vae.py").read():
-    open("../genbook/vae.py", "a").write("# edited")
+    open("../genbook/vae.py", "a").write("edited = True")
 images =""",
             )
         ),

@@ -166,7 +166,9 @@ async def look_at(tab, address, name, visits, clipboard):
         state = new
         await tab.set_viewport_size({"width": state[0], "height": 900})
         await tab.emulate_media(color_scheme=state[1])
-        await tab.wait_for_timeout(600)  # the theme follows a moment later
+
+    async def follow():  # as the theme does, a moment later
+        await tab.wait_for_function(f"document.documentElement.dataset.theme === '{state[1]}'")
 
     async def probe(*kinds):
         for kind in kinds:
@@ -208,13 +210,14 @@ async def look_at(tab, address, name, visits, clipboard):
         visits.copied[name] = await tab.evaluate("probes.copies()")
     for each in STATES:
         await show(each)
+        await follow()
         try:  # the theme makes what scrolls reachable a moment later
             await tab.wait_for_function("!probes.scrollers().length", timeout=5000)
         except TimeoutError:
             pass  # the probe says what is not
         await probe(*IN_EVERY_STATE)
 
-    await tab.evaluate("probes.emptyFormulas()")
+    await tab.evaluate("probes.emptyFormulas(), probes.thinTokens()")
     await tab.evaluate(axe())
     # Colours of code do not depend on the width, nor anything but colours on the scheme.
     for each, rules, leave_out in (
@@ -224,6 +227,7 @@ async def look_at(tab, address, name, visits, clipboard):
         (STATES[3], WCAG, ["pre span"]),
     ):
         await show(each)
+        await follow()
         for rule, html, why in await tab.evaluate(AXE_RUN, [rules, leave_out]):
             if not any(rule == known and part in html for known, part in EXCEPTIONS):
                 visits.note("axe", name, state, f"{rule}: {html} {why}")
@@ -231,7 +235,8 @@ async def look_at(tab, address, name, visits, clipboard):
 
 AXE_RUN = """async ([rules, leaveOut]) => {
   const result = await axe.run({ include: ["html"], exclude: leaveOut.map((e) => [e]) },
-    { runOnly: rules, resultTypes: ["violations"], preload: false });
+    { runOnly: rules, resultTypes: ["violations"], preload: false,
+      selectors: false });
   return result.violations.flatMap((violation) => violation.nodes.map((node) =>
     [violation.id, node.html.slice(0, 160), node.failureSummary.replace(/\\s+/g, " ")]));
 }"""
