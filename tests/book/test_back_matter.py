@@ -43,10 +43,13 @@ def built(new_book, tmp_path_factory):
 
 def test_every_public_name_is_on_the_page(built):
     page = built.html("api")
-    for module, path in modules():
-        assert f'id="module-{module}"' in page, module
-        for name in public_names(path):
-            assert f'id="{module}.{name}"' in page, f"{module}.{name}"
+    found = {
+        what
+        for module, path in modules()
+        for what in (f"module-{module}", *(f"{module}.{name}" for name in public_names(path)))
+    }
+    missing = sorted(what for what in found if f'id="{what}"' not in page)
+    assert not missing, "not on the page API reference:\n" + "\n".join(missing)
 
 
 def test_a_docstring_reads_as_in_the_source(built):

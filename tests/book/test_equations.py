@@ -91,22 +91,29 @@ def test_definitions_need_no_check_and_may_have_one():
 
 def test_every_equation_of_the_book_is_checked_and_every_check_has_its_equation():
     checked = {label for _, _, labels in equations.check_functions() for label in labels}
-    assert faults(equations.equations_of_book(), checked) == []
+    found = faults(equations.equations_of_book(), checked)
+    assert not found, "\n".join(found)
 
 
 def test_every_check_names_one_equation_and_says_what_it_does():
+    wrong = []
     for file, function, labels in equations.check_functions():
         where = f"{file}:{function.lineno}: {function.name}"
-        assert len(labels) == 1, f"{where} must name one equation"
-        assert "agree" in [argument.arg for argument in function.args.args], where
-        assert ast.get_docstring(function), f"{where} must say how it checks"
+        if len(labels) != 1:
+            wrong.append(f"{where} must name one equation")
+        if "agree" not in [argument.arg for argument in function.args.args]:
+            wrong.append(f"{where} must take `agree`")
+        if not ast.get_docstring(function):
+            wrong.append(f"{where} must say how it checks")
+    assert not wrong, "\n".join(wrong)
 
 
 def test_each_checked_equation_is_put_into_words_once():
     said = Counter()
     for _, function, labels in equations.check_functions():
         said.update({labels[0]: len(function.decorator_list[-1].args) - 1})
-    assert [label for label, times in said.items() if times != 1] == []
+    wrong = [f"{label}: {times} times" for label, times in said.items() if times != 1]
+    assert not wrong, "\n".join(wrong)
 
 
 def test_the_table_keeps_the_order_of_the_book():
