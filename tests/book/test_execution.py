@@ -99,7 +99,8 @@ def test_trainings_that_nobody_uses_are_forgotten(book):
 
 def wait_until_build_says(book, words):
     """Code for a page: it waits until the build that runs it has said this on stderr."""
-    return f"import time\nwhile {words!r} not in open({str(book.said('err'))!r}).read(): time.sleep(.1)\n"
+    said = f"open({str(book.said('err'))!r}).read()"
+    return f"import time\nwhile {words!r} not in {said}: time.sleep(.1)\n"
 
 
 def test_pages_that_finished_before_a_failure_are_kept(book):

@@ -29,6 +29,7 @@ FLAGS = [
     "--disable-sync",
     "--no-first-run",
 ]
+HANGS = 600_000  # milliseconds; no busy machine takes as long
 PROBES = (Path(__file__).parent / "probes.js").read_text("utf-8")
 STILL = "*, *::before, *::after { transition: none !important; animation: none !important; }"
 
@@ -103,7 +104,7 @@ def browser():
 def tab(browser):
     """An empty tab, with nothing remembered."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
-    context.set_default_timeout(60_000)
+    context.set_default_timeout(HANGS)
     yield context.new_page()
     context.close()
 
@@ -142,7 +143,7 @@ async def visit_all(path, address, names):
     async def visit(browser, name):
         async with tabs:
             context = await browser.new_context(permissions=["clipboard-read", "clipboard-write"])
-            context.set_default_timeout(120_000)
+            context.set_default_timeout(HANGS)
             try:
                 await look_at(await context.new_page(), address, name, visits, clipboard)
             finally:
