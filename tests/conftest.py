@@ -1,14 +1,17 @@
 """A miniature of this book: its real configuration and extension, with tiny pages."""
 
+import atexit
 import http.server
+import json
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,49 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 FRONT = "---\nfile_format: mystnb\nkernelspec: {name: python3}\n---\n"
+
+
+GATED = ("-n", "-W", "--keep-going")
+HANGS = 900  # seconds; no busy machine takes as long for a miniature
+
+
+class BuildServer:
+    """The process that builds books without importing everything anew; see build_server.py."""
+
+    def __init__(self):
+        self._process = subprocess.Popen(
+            [sys.executable, Path(__file__).with_name("build_server.py")],
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        atexit.register(self._process.communicate)  # it ends with its input
+
+    def build(self, **job) -> int:
+        """The exit code of a build."""
+        self._process.stdin.write(json.dumps(job) + "\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
+
+
+@cache
+def build_server() -> BuildServer:
+    """The server that all tests share."""
+    return BuildServer()
+
+
+@cache
+def fonts() -> Path:
+    """A folder with matplotlib's list of the fonts here, which a first build would make."""
+    folder = tempfile.TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    subprocess.run(
+        [sys.executable, "-c", "import matplotlib.font_manager"],
+        env={**os.environ, "MPLCONFIGDIR": folder.name},
+        check=True,
+        capture_output=True,
+    )
+    return Path(folder.name)
 
 
 class MiniBook:
@@ -55,20 +101,15 @@ class MiniBook:
         )
 
     def start(self, *options: str) -> subprocess.Popen:
-        """Start a build, gated as `make book` gates it."""
+        """Start a build, gated as `make book` gates it, in a process like any other."""
         # A shell has its background jobs ignore Ctrl-C, and the tests may be run by one.
-        listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-        run = "from jupyter_book.cli.main import main; main()"
-        command = [
-            sys.executable,
-            "-c",
-            f"{listen}; {run}",
-            "build",
-            ".",
-            *(options or ("-n", "-W", "--keep-going")),
-        ]
+        prelude = (
+            "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+            "sys.modules['rfc3987_syntax'] = None; "  # as in build_server.py
+            "from jupyter_book.cli.main import main; main()"
+        )
         return subprocess.Popen(
-            command,
+            [sys.executable, "-c", prelude, "build", ".", *(options or GATED)],
             cwd=self.root,
             env=self.env,
             text=True,
@@ -76,11 +117,28 @@ class MiniBook:
             stderr=subprocess.PIPE,
         )
 
-    def build(self, *options: str) -> "Build":
-        """Build the book."""
+    def build_apart(self, *options: str) -> "Build":
+        """Build the book in a new process: with its own locale, encoding and order of hashes."""
         process = self.start(*options)
-        out, err = process.communicate(timeout=600)
+        out, err = process.communicate(timeout=HANGS)
         return Build(process.returncode, out, err)
+
+    def build(self, *options: str) -> "Build":
+        """Build the book in a process of the build server, which takes a fraction of the time."""
+        shutil.copytree(fonts(), self.root / "_build/matplotlib", dirs_exist_ok=True)
+        out, err = (self.said(stream) for stream in ("out", "err"))
+        code = build_server().build(
+            folder=str(self.root),
+            options=options or GATED,
+            environment=self.env,
+            out=str(out),
+            err=str(err),
+        )
+        return Build(code, *(path.read_text("utf-8", "replace") for path in (out, err)))
+
+    def said(self, stream: str) -> Path:
+        """The file that `build` writes its "out" or its "err" to; a page may look into it."""
+        return self.root.with_name(f"{self.root.name}.{stream}")
 
     def html(self, name: str) -> str:
         """The rendered page."""
@@ -148,7 +206,7 @@ def show_page():
                     check=True,
                     capture_output=True,
                     text=True,
-                    timeout=120,
+                    timeout=HANGS,
                 ).stdout
             finally:
                 server.shutdown()

@@ -1,7 +1,7 @@
 """The classic mistakes, planted in what is handed in: what the exported grades say of them.
 
 All in one notebook, of the lab's own cells less those that train: the answers in code, their tests,
-and what both need. A student with mistakes answers every second question rightly.
+and what both need. A student with mistakes answers half of the questions rightly.
 """
 
 import csv
@@ -136,17 +136,9 @@ p_sample = lambda self, net, x, steps, eps=None: paddle.stack([
 }  # fmt: skip
 
 
-def planted():
-    """The mistakes of each student, by the question: at every second one, a mistake of its own."""
-    students = []
-    for parity in (0, 1):
-        left = {q: [m for m in MISTAKES if m[0] == q] for q in list(QUESTIONS)[parity::2]}
-        while any(left.values()):
-            students.append({q: mistakes.pop() for q, mistakes in left.items() if mistakes})
-    return students
-
-
-STUDENTS = planted()
+# The mistakes of each student, by the question. Every seventh mistake is far enough away: nobody
+# has two at one question, or one at a question whose answer is needed for the next.
+STUDENTS = [{mistake[0]: mistake for mistake in MISTAKES[i::7]} for i in range(7)]
 
 
 @pytest.fixture(scope="module")

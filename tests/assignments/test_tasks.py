@@ -11,20 +11,34 @@ from genbook.lab.assignments.grade import grade
 
 
 @pytest.fixture(scope="module")
-def rows(tmp_path_factory):
-    """The rows of grades.csv by (student, task): the solutions, and the stubs."""
-    folder = tmp_path_factory.mktemp("tasks")
-    out, handed_in = folder / "out", folder / "in"
-    handed_in.mkdir()
+def course(tmp_path_factory):
+    """The folder of the built course."""
+    out = tmp_path_factory.mktemp("tasks") / "out"
     build(out, seed=0)
+    return out
+
+
+def graded(course, folder, version, student):
+    """The rows of grades.csv by (student, task), once `student` has handed in this version."""
     for task in TASKS:
-        for student, version in {"solution": "source", "stub": "release"}.items():
-            text = (out / version / task / f"{task}.ipynb").read_text(encoding="utf-8")
-            (handed_in / f"{student}_{task}.ipynb").write_text(text, encoding="utf-8")
-    (handed_in / "late_task1.ipynb").write_bytes(b"")
-    path = grade(handed_in, out, seconds=1200, report=lambda line: None)
+        text = (course / version / task / f"{task}.ipynb").read_text(encoding="utf-8")
+        (folder / f"{student}_{task}.ipynb").write_text(text, encoding="utf-8")
+    (folder / "late_task1.ipynb").write_bytes(b"")
+    path = grade(folder, course, seconds=3600, report=lambda line: None)
     with open(path, newline="", encoding="utf-8") as file:
         return {(row["student"], row["task"]): row for row in csv.DictReader(file)}
+
+
+@pytest.fixture(scope="module")
+def solutions(course, tmp_path_factory):
+    """The rows of who has handed in the solutions, which train for minutes."""
+    return graded(course, tmp_path_factory.mktemp("solutions"), "source", "solution")
+
+
+@pytest.fixture(scope="module")
+def stubs(course, tmp_path_factory):
+    """The rows of who has handed in what students get."""
+    return graded(course, tmp_path_factory.mktemp("stubs"), "release", "stub")
 
 
 def points(task, by_hand):
@@ -33,9 +47,10 @@ def points(task, by_hand):
     return {m["grade_id"]: m["points"] for m in marks if m["grade"] and m["solution"] == by_hand}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
-def test_the_solution_gets_full_marks(rows, task):
-    row = rows["solution", task]
+def test_the_solution_gets_full_marks(solutions, task):
+    row = solutions["solution", task]
     assert row["reason"] == ""
     assert {name: float(row[name]) for name in points(task, False)} == points(task, False)
     assert float(row["to_grade_by_hand"]) == sum(points(task, True).values())
@@ -43,13 +58,13 @@ def test_the_solution_gets_full_marks(rows, task):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_stub_gets_nothing_for_any_blank(rows, task):
-    row = rows["stub", task]
+def test_the_stub_gets_nothing_for_any_blank(stubs, task):
+    row = stubs["stub", task]
     assert float(row["score"]) == 0 and float(row["to_grade_by_hand"]) == 0
     for name in points(task, False):
         assert float(row[name]) == 0 and f"{name}: " in row["reason"]
 
 
-def test_a_task_that_is_not_handed_in(rows):
-    assert rows["late", "task2"]["score"] == "0.0"
-    assert rows["late", "task2"]["reason"] == "nothing was handed in"
+def test_a_task_that_is_not_handed_in(stubs):
+    assert stubs["late", "task2"]["score"] == "0.0"
+    assert stubs["late", "task2"]["reason"] == "nothing was handed in"

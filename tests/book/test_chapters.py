@@ -9,6 +9,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 CHAPTERS = sorted((ROOT / "book").glob("*.md"))
+WIDTH = 88  # columns of code that fit a page
 each_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 
 
@@ -25,24 +26,34 @@ def code_cells(text):
 def test_the_contents_list_every_chapter_and_no_other():
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
     listed = [toc["root"], *(c["file"] for part in toc["parts"] for c in part["chapters"])]
-    assert sorted(listed) == sorted(f"book/{path.stem}" for path in CHAPTERS)
+    there = {f"book/{path.stem}" for path in CHAPTERS}
+    assert len(listed) == len(set(listed)), f"twice in _toc.yml: {sorted(listed)}"
+    forgotten, gone = sorted(there - set(listed)), sorted(set(listed) - there)
+    assert not forgotten and not gone, f"not in _toc.yml: {forgotten}; no such file: {gone}"
 
 
 @each_chapter
 def test_code_cells_are_fenced_with_backticks(path):
     """Any other fence shows the code and does not run it."""
-    assert not re.search(r"^\s*(:::+|~~~+)\s*\{code-cell\}", path.read_text("utf-8"), re.M)
+    fences = re.findall(r"^\s*(?::::+|~~~+)\s*\{code-cell\}.*", path.read_text("utf-8"), re.M)
+    assert not fences, "\n".join(fences)
 
 
 @each_chapter
 def test_figures_have_a_name_a_caption_and_an_alternative_text(path):
     """A picture with no words at all is found by the build, which sees what the cells draw."""
+    wrong = []
     for options, code in code_cells(path.read_text("utf-8")):
         words = options.get("mystnb")
         if words:
-            assert words.get("image", {}).get("alt"), code
-            assert words.get("figure", {}).get("caption"), code
-            assert words["figure"].get("name", "").startswith("fig-"), code
+            figure = words.get("figure", {})
+            if not words.get("image", {}).get("alt"):
+                wrong.append(f"no alternative text (image: alt:) of\n{code}")
+            if not figure.get("caption"):
+                wrong.append(f"no caption (figure: caption:) of\n{code}")
+            if not figure.get("name", "").startswith("fig-"):
+                wrong.append(f"no name that begins with fig- (figure: name:) of\n{code}")
+    assert not wrong, "\n".join(wrong)
 
 
 def test_labels_are_unique():
@@ -54,7 +65,8 @@ def test_labels_are_unique():
         labels.update(re.findall(r"^\(([\w:.-]+)\)=", text, re.M))  # sections
         for options, _ in code_cells(text):
             labels.update(filter(None, [options.get("mystnb", {}).get("figure", {}).get("name")]))
-    assert [label for label, count in labels.items() if count > 1] == []
+    twice = [label for label, count in labels.items() if count > 1]
+    assert not twice, f"labels of two things: {twice}"
 
 
 @each_chapter
@@ -64,4 +76,5 @@ def test_code_fits_the_page(path):
     # Of a lesson any part may be copied; of a module of tests one check is shown.
     for module in re.findall(r"^```\{literalinclude\} (\.\./genbook/\S+)", text, re.M):
         shown += (path.parent / module).read_text("utf-8").splitlines()
-    assert [line for line in shown if len(line) > 88] == []
+    long = [f"{len(line)} columns: {line}" for line in shown if len(line) > WIDTH]
+    assert not long, f"a page shows {WIDTH} columns of code; these are longer:\n" + "\n".join(long)

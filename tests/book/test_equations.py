@@ -91,22 +91,29 @@ def test_definitions_need_no_check_and_may_have_one():
 
 def test_every_equation_of_the_book_is_checked_and_every_check_has_its_equation():
     checked = {label for _, _, labels in equations.check_functions() for label in labels}
-    assert faults(equations.equations_of_book(), checked) == []
+    found = faults(equations.equations_of_book(), checked)
+    assert not found, "\n".join(found)
 
 
 def test_every_check_names_one_equation_and_says_what_it_does():
+    wrong = []
     for file, function, labels in equations.check_functions():
         where = f"{file}:{function.lineno}: {function.name}"
-        assert len(labels) == 1, f"{where} must name one equation"
-        assert "agree" in [argument.arg for argument in function.args.args], where
-        assert ast.get_docstring(function), f"{where} must say how it checks"
+        if len(labels) != 1:
+            wrong.append(f"{where} must name one equation")
+        if "agree" not in [argument.arg for argument in function.args.args]:
+            wrong.append(f"{where} must take `agree`")
+        if not ast.get_docstring(function):
+            wrong.append(f"{where} must say how it checks")
+    assert not wrong, "\n".join(wrong)
 
 
 def test_each_checked_equation_is_put_into_words_once():
     said = Counter()
     for _, function, labels in equations.check_functions():
         said.update({labels[0]: len(function.decorator_list[-1].args) - 1})
-    assert [label for label, times in said.items() if times != 1] == []
+    wrong = [f"{label}: {times} times" for label, times in said.items() if times != 1]
+    assert not wrong, "\n".join(wrong)
 
 
 def test_the_table_keeps_the_order_of_the_book():
@@ -126,48 +133,50 @@ def test_the_table_keeps_the_order_of_the_book():
 CONFTEST = (equations.ROOT / "tests/equations/conftest.py").read_text(encoding="utf-8")
 
 
-def run(tmp_path, body):
-    """The checks of a project with one check of this body."""
-    folder = tmp_path / "tests/equations"
+def project(root, bodies):
+    """Makes a project whose checks have these bodies: test_0, test_1, ..."""
+    folder = root / "tests/equations"
     folder.mkdir(parents=True)
     (folder / "conftest.py").write_text(CONFTEST)
-    (folder / "test_a.py").write_text(
-        "import numpy as np\nimport pytest\nimport sympy\n\n"
+    checks = (
         '@pytest.mark.checks("eq-a", "one is one")\n'
-        f'def test_a(agree):\n    """By\n    counting."""\n    {body}\n'
+        f'def test_{i}(agree):\n    """By\n    counting."""\n    {body}\n'
+        for i, body in enumerate(bodies)
     )
-    return equations.run_checks(tmp_path)
+    head = "import numpy as np\nimport pytest\nimport sympy\n"
+    (folder / "test_a.py").write_text("\n\n".join([head, *checks]))
+    return root
 
 
-@pytest.mark.parametrize(
-    ("body", "deviation", "tolerance"),
-    [
-        ("agree([1.0, 2.0], np.array([1.0, 2.0004]), 1e-3)", "4e-4", "1e-3"),
-        ("agree(1.0, 1.1, 0.2); agree(1.0, 1.1, 1.0)", "1e-1", "2e-1"),  # the worst of the two
-        ("agree.in_mean([0.0, 1.0] * 50, np.array(0.5))", "0.0 s.e.", "5 s.e."),
-        ("x = sympy.Symbol('x'); agree.exactly((x + 1)**2, x**2 + 2*x + 1)", "0", "exact"),
-    ],
-)
-def test_a_check_reports_its_worst_deviation(tmp_path, body, deviation, tolerance):
-    [check] = run(tmp_path, body)
-    assert check == Check("eq-a", "one is one", "By counting.", deviation, tolerance)
+AGREE = [  # (body, deviation, tolerance)
+    ("agree([1.0, 2.0], np.array([1.0, 2.0004]), 1e-3)", "4e-4", "1e-3"),
+    ("agree(1.0, 1.1, 0.2); agree(1.0, 1.1, 1.0)", "1e-1", "2e-1"),  # the worst of the two
+    ("agree.in_mean([0.0, 1.0] * 50, np.array(0.5))", "0.0 s.e.", "5 s.e."),
+    ("x = sympy.Symbol('x'); agree.exactly((x + 1)**2, x**2 + 2*x + 1)", "0", "exact"),
+]
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        "agree(1.0, 1.2, 0.1)",
-        "agree(1.0, float('nan'), 0.1)",
-        "agree([1.0], [[1.0]], 0.1)",
-        "agree.in_mean([0.0, 1.0] * 50, np.array(0.9))",
-        "agree.in_mean([1.0] * 50, np.array(1.0))",  # no spread, no standard error
-        "agree.exactly(sympy.Symbol('x'), 1)",
-        "pass",
-    ],
-)
-def test_a_check_that_does_not_agree_fails(tmp_path, body):
-    with pytest.raises(equations.CheckFailed, match="1 (failed|error)"):
-        run(tmp_path, body)
+def test_a_check_reports_its_worst_deviation(tmp_path):
+    checks = equations.run_checks(project(tmp_path, [body for body, *_ in AGREE]))
+    assert checks == [Check("eq-a", "one is one", "By counting.", *said) for _, *said in AGREE]
+
+
+DISAGREE = [
+    "agree(1.0, 1.2, 0.1)",
+    "agree(1.0, float('nan'), 0.1)",
+    "agree([1.0], [[1.0]], 0.1)",
+    "agree.in_mean([0.0, 1.0] * 50, np.array(0.9))",
+    "agree.in_mean([1.0] * 50, np.array(1.0))",  # no spread, no standard error
+    "agree.exactly(sympy.Symbol('x'), 1)",
+    "pass",
+]
+
+
+def test_a_check_that_does_not_agree_fails(tmp_path):
+    with pytest.raises(equations.CheckFailed) as said:
+        equations.run_checks(project(tmp_path, ["agree(1.0, 1.0, 0.1)", *DISAGREE]))
+    failed = re.findall(r"^(?:FAILED|ERROR) \S+::test_(\d+)", str(said.value), re.M)
+    assert {int(i) for i in failed} == set(range(1, len(DISAGREE) + 1))
 
 
 VERIFIED = (equations.ROOT / "book/verified.md").read_text(encoding="utf-8")

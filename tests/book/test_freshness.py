@@ -1,5 +1,7 @@
 """A page runs again when, and only when, something that its results depend on has changed."""
 
+import shutil
+
 import nbformat
 import pytest
 
@@ -11,15 +13,23 @@ def cell(code, caption=None):
     return f"```{{code-cell}} python3\n{options}{code}\n```\n"
 
 
-@pytest.fixture
-def two_pages(book):
+@pytest.fixture(scope="module")
+def built(new_book, tmp_path_factory):
     """Page `a` depends on genbook.deep through genbook.shallow; page `b` on neither."""
+    book = new_book(tmp_path_factory.mktemp("freshness") / "book")
     book.write("genbook/deep.py", "WORD = 'first'\n")
     book.write("genbook/shallow.py", "from .deep import WORD\n")
     book.write("genbook/other.py", "")
     book.page("a", cell("from genbook.shallow import WORD\nprint(WORD, 'word')"))
     book.page("b", cell("print(6 * 7)"))
     assert book.build().ran() == {"a", "b"}
+    return book
+
+
+@pytest.fixture
+def two_pages(built, book):
+    """A copy of that book."""
+    shutil.copytree(built.root, book.root, dirs_exist_ok=True)
     return book
 
 

@@ -1,6 +1,7 @@
 """Each chapter links a term of the glossary where it first uses it."""
 
 import re
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -108,19 +109,26 @@ def test_the_first_use_of_a_term_is_a_link(page):
         for passage in [without_link(text, term)]
         if passage
     ]
-    assert missing == []
+    assert not missing, "\n".join(missing)
 
 
 @pytest.mark.parametrize("page", CHAPTERS, ids=lambda page: page.split("/")[-1])
 def test_a_chapter_uses_terms_of_the_glossary(page):
-    assert len(links(text_of(page))) >= 4
+    found = sorted(links(text_of(page)))
+    assert len(found) >= 4, f"a chapter links at least 4 terms of the glossary; here: {found}"
 
 
 def test_each_term_is_linked_by_a_chapter_and_each_link_is_a_term():
     linked = set().union(*(links(text_of(page)) for page in CHAPTERS))
-    assert linked == set(terms())
+    assert linked == set(terms()), (
+        f"no chapter links {sorted(set(terms()) - linked)}; "
+        f"not in the glossary: {sorted(linked - set(terms()))}"
+    )
 
 
 def test_terms_are_in_the_glossary_once_and_in_order():
-    assert len(set(terms())) == len(terms())
-    assert terms() == sorted(terms(), key=lambda term: term.replace("é", "e"))
+    twice = [term for term, count in Counter(terms()).items() if count > 1]
+    assert not twice, f"twice in the glossary: {twice}"
+    ordered = sorted(terms(), key=lambda term: term.replace("é", "e"))
+    misplaced = [term for term, other in zip(terms(), ordered) if term != other]
+    assert not misplaced, f"not in the order of the alphabet, from the first on: {misplaced}"

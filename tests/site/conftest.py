@@ -29,6 +29,7 @@ FLAGS = [
     "--disable-sync",
     "--no-first-run",
 ]
+HANGS = 600_000  # milliseconds; no busy machine takes as long
 PROBES = (Path(__file__).parent / "probes.js").read_text("utf-8")
 STILL = "*, *::before, *::after { transition: none !important; animation: none !important; }"
 
@@ -103,7 +104,7 @@ def browser():
 def tab(browser):
     """An empty tab, with nothing remembered."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
-    context.set_default_timeout(60_000)
+    context.set_default_timeout(HANGS)
     yield context.new_page()
     context.close()
 
@@ -142,7 +143,7 @@ async def visit_all(path, address, names):
     async def visit(browser, name):
         async with tabs:
             context = await browser.new_context(permissions=["clipboard-read", "clipboard-write"])
-            context.set_default_timeout(120_000)
+            context.set_default_timeout(HANGS)
             try:
                 await look_at(await context.new_page(), address, name, visits, clipboard)
             finally:
@@ -166,7 +167,9 @@ async def look_at(tab, address, name, visits, clipboard):
         state = new
         await tab.set_viewport_size({"width": state[0], "height": 900})
         await tab.emulate_media(color_scheme=state[1])
-        await tab.wait_for_timeout(600)  # the theme follows a moment later
+
+    async def follow():  # as the theme does, a moment later
+        await tab.wait_for_function(f"document.documentElement.dataset.theme === '{state[1]}'")
 
     async def probe(*kinds):
         for kind in kinds:
@@ -208,13 +211,14 @@ async def look_at(tab, address, name, visits, clipboard):
         visits.copied[name] = await tab.evaluate("probes.copies()")
     for each in STATES:
         await show(each)
+        await follow()
         try:  # the theme makes what scrolls reachable a moment later
             await tab.wait_for_function("!probes.scrollers().length", timeout=5000)
         except TimeoutError:
             pass  # the probe says what is not
         await probe(*IN_EVERY_STATE)
 
-    await tab.evaluate("probes.emptyFormulas()")
+    await tab.evaluate("probes.emptyFormulas(), probes.thinTokens()")
     await tab.evaluate(axe())
     # Colours of code do not depend on the width, nor anything but colours on the scheme.
     for each, rules, leave_out in (
@@ -224,6 +228,7 @@ async def look_at(tab, address, name, visits, clipboard):
         (STATES[3], WCAG, ["pre span"]),
     ):
         await show(each)
+        await follow()
         for rule, html, why in await tab.evaluate(AXE_RUN, [rules, leave_out]):
             if not any(rule == known and part in html for known, part in EXCEPTIONS):
                 visits.note("axe", name, state, f"{rule}: {html} {why}")
@@ -231,7 +236,8 @@ async def look_at(tab, address, name, visits, clipboard):
 
 AXE_RUN = """async ([rules, leaveOut]) => {
   const result = await axe.run({ include: ["html"], exclude: leaveOut.map((e) => [e]) },
-    { runOnly: rules, resultTypes: ["violations"], preload: false });
+    { runOnly: rules, resultTypes: ["violations"], preload: false,
+      selectors: false });
   return result.violations.flatMap((violation) => violation.nodes.map((node) =>
     [violation.id, node.html.slice(0, 160), node.failureSummary.replace(/\\s+/g, " ")]));
 }"""

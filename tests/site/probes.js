@@ -202,6 +202,17 @@ const probes = (() => {
   /** Leave the boxes of the formulas and take what is in them, of which MathJax takes care. */
   const emptyFormulas = () => all("mjx-container").forEach((e) => e.replaceChildren());
 
+  /** Leave one token of each kind in the code: all of one kind are of one colour on one ground. */
+  function thinTokens() {
+    const seen = new Set();
+    for (const token of all("pre span[class]")) {
+      let kind = "";
+      for (let e = token; e; e = e.parentElement) kind += `${e.tagName}.${e.className} `;
+      if (seen.has(kind)) token.replaceWith(...token.childNodes);
+      seen.add(kind);
+    }
+  }
+
   return { images, formulas, ids, width, scrollers, figures, sizes, buttons, copies, open,
-    emptyFormulas };
+    emptyFormulas, thinTokens };
 })();

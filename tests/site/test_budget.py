@@ -11,6 +11,7 @@ PAINTED = """new Promise((done) => new PerformanceObserver((list, observer) => {
 }).observe({ type: "paint", buffered: true }))"""
 
 
+@pytest.mark.slow  # a visit of all pages takes minutes
 def test_no_page_transfers_more_than_the_budget(visits, transferred):
     """A first visit, nothing cached, gzip as static hosts do."""
     size = {page: sum(map(transferred, paths)) for page, paths in visits.requests.items()}

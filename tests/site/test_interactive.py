@@ -87,7 +87,7 @@ def image(panel):
 
 def wait_until_another_image_than(before, panel):
     """The weights take a moment to load."""
-    end = monotonic() + 30
+    end = monotonic() + 600
     while image(panel) == before:
         assert monotonic() < end, "the image stays as it was"
         sleep(0.1)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.slow  # a visit of all pages takes minutes
 
 
 def test_every_page_was_looked_at(visits, names):

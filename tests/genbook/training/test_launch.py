@@ -22,6 +22,7 @@ sys.path.append(os.path.dirname(__file__))
 import ranks_at_work as work  # noqa: E402
 
 ENOUGH = launch.devices()[0] >= 2
+HANGS = 600  # seconds; no busy machine takes as long
 two_cores = pytest.mark.skipif(not ENOUGH, reason="needs two cores")
 
 
@@ -49,7 +50,7 @@ def folder(tmp_path_factory):
         str(folder),
     ]
     done = subprocess.run(
-        command, env=launch._environment(folder, 1), capture_output=True, text=True, timeout=1200
+        command, env=launch._environment(folder, 1), capture_output=True, text=True, timeout=HANGS
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
@@ -193,8 +194,8 @@ class Training:
 
     def ended(self):
         """The exit code and the last line on the terminal, once it and all ranks have ended."""
-        _, err = self.process.communicate(timeout=1200)
-        deadline = time.monotonic() + 600
+        _, err = self.process.communicate(timeout=HANGS)
+        deadline = time.monotonic() + HANGS
         while self.ranks() and time.monotonic() < deadline:
             time.sleep(0.05)
         assert not self.ranks()
