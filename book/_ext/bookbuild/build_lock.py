@@ -9,6 +9,7 @@ again; the results of the cells are kept elsewhere, so this takes seconds.
 from __future__ import annotations
 
 import locale
+import shutil
 import sys
 from pathlib import Path
 
@@ -28,10 +29,12 @@ def begin(app, config):
     try:
         doctrees.mkdir(parents=True, exist_ok=True)
         acquire(app, doctrees / "lock")
+        static = Path(app.outdir, "_static")
         if marker(app).exists():
             (doctrees / ENV_PICKLE_FILENAME).unlink(missing_ok=True)
+            # Pages name some of these files with a checksum, if they exist when it is written.
+            shutil.rmtree(static, ignore_errors=True)
         # Where a first build crashes, the theme still copies its logo, to a file of this name.
-        static = Path(app.outdir, "_static")
         if static.is_file():
             static.unlink()
     except OSError as error:
