@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from genbook import accelerate, data
+from genbook.data import files
 from genbook.lab.assignments import AssignmentError, command
 from genbook.training import spec
 
@@ -88,7 +89,9 @@ def _add_show_parser(actions):
     _add_data_arguments(parser)
     parser.add_argument("--split", choices=data.SPLITS, default="train")
     parser.add_argument("--size", type=_size, help="pixels per side (default: the set's own)")
-    parser.add_argument("--out", metavar="FILE.png", help="write a contact sheet to this file")
+    parser.add_argument(
+        "--out", type=_path, metavar="FILE.png", help="write a contact sheet to this file"
+    )
     parser.set_defaults(run=_show)
 
 
@@ -98,7 +101,9 @@ def _add_data_arguments(parser):
 
 
 def _add_root_argument(parser):
-    parser.add_argument("--root", metavar="DIR", help="the folder of the data set's files")
+    parser.add_argument(
+        "--root", type=_path, metavar="DIR", help="the folder of the data set's files"
+    )
 
 
 def _add_train_parser(commands):
@@ -133,6 +138,7 @@ def _add_train_parser(commands):
     )
     parser.add_argument(
         "--out",
+        type=_path,
         default="",
         metavar="FOLDER",
         help="for the checkpoint and the model (default: MODEL-DATA)",
@@ -162,8 +168,12 @@ def _add_train_parser(commands):
 
 def _add_sample_parser(commands):
     parser = commands.add_parser("sample", help="draw samples of a trained model")
-    parser.add_argument("file", metavar="MODEL.safetensors", help="what genbook train has made")
-    parser.add_argument("--out", metavar="FILE.png", required=True, help="the contact sheet")
+    parser.add_argument(
+        "file", type=_path, metavar="MODEL.safetensors", help="what genbook train has made"
+    )
+    parser.add_argument(
+        "--out", type=_path, metavar="FILE.png", required=True, help="the contact sheet"
+    )
     parser.add_argument("--count", type=_whole(1), default=64, metavar="N", help="default: 64")
     parser.add_argument("--seed", type=_whole(0), default=0)
     parser.add_argument(
@@ -195,6 +205,11 @@ def _whole(least):
 
 
 _size = _whole(8)
+
+
+def _path(text):
+    """The argparse type of a path: the shell leaves `~` alone in --out=~/sheet.png."""
+    return str(files.expanded(text))
 
 
 def _fetch(args):

@@ -108,8 +108,8 @@ class GaussianDiffusion:
         """A draw of x_t given x_start, in one step. Ho et al. (2020), equation 4."""
         if noise is None:
             noise = paddle.randn(x_start.shape)
-        _check_shapes(t, x_start, noise)
         signal = extract(self.sqrt_alphas_cumprod, t, x_start.ndim)
+        _check_shapes(t, x_start, noise)
         return signal * x_start + self._noise_scale(t, x_start.ndim) * noise
 
     def _noise_scale(self, t, ndim):
@@ -197,8 +197,8 @@ class GaussianDiffusion:
         """One reverse step: a draw of x_{t-1} given x_t; at t = 0 its mean."""
         if noise is None:
             noise = paddle.randn(x_t.shape)
-        _check_shapes(t, x_t, noise)
         mean, _, log_variance, _ = self.p_mean_variance(model, x_t, t)
+        _check_shapes(t, x_t, noise)
         noisy = (t > 0).astype(x_t.dtype).reshape([-1] + [1] * (x_t.ndim - 1))
         return mean + noisy * paddle.exp(0.5 * log_variance) * noise
 

@@ -44,7 +44,7 @@ class ResBlock(nn.Layer):
         self.conv2 = nn.Conv2D(
             out_channels, out_channels, 3, padding=1, weight_attr=zero
         )
-        self.shortcut = nn.Identity()
+        self.shortcut: nn.Layer = nn.Identity()
         if in_channels != out_channels:
             self.shortcut = nn.Conv2D(in_channels, out_channels, 1)
 

@@ -16,9 +16,9 @@ def reparameterize(mu, logvar, eps=None):
     mu, logvar: [N, J], with logvar = log sigma^2. eps: [N, J], standard normal; drawn
     if None. Returns z, [N, J]. Source: Kingma & Welling (2014), section 2.4.
     """
+    _same_shape(mu, logvar, mu if eps is None else eps)
     if eps is None:
         eps = paddle.randn(mu.shape, dtype=mu.dtype)
-    _same_shape(mu, logvar, eps)
     return mu + paddle.exp(0.5 * logvar) * eps
 
 
@@ -191,7 +191,8 @@ def _floats(x, shape):
         kind = getattr(x, "dtype", type(x).__name__)
         raise ValueError(f"a tensor of floats is expected, got {kind}")
     if list(x.shape[1:]) != list(shape) or x.ndim != 1 + len(shape):
-        raise ValueError(f"expected [N, *{list(shape)}], got {list(x.shape)}")
+        sides = ", ".join(map(str, shape))
+        raise ValueError(f"expected [N, {sides}], got {list(x.shape)}")
     return x.astype("float32") if x.dtype == paddle.float64 else x
 
 

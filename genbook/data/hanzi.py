@@ -103,13 +103,15 @@ def _zipped(path):
             f"{path}: not a whole zip file ({error}); download it again from {PAGE}"
         ) from error
     names = [name for name in archive.namelist() if not name.endswith("/")]
-    members = {re.split(r"[/\\]", name)[-1]: partial(archive.open, name) for name in names}
+    members: dict[str, Callable] = {
+        re.split(r"[/\\]", name)[-1]: partial(archive.open, name) for name in names
+    }
     return Archive(path, members, lambda: hashlib.sha256(content).hexdigest())
 
 
 def _unpacked(folder):
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    members = {path.name: partial(path.open, "rb") for path in paths}
+    members: dict[str, Callable] = {path.name: partial(path.open, "rb") for path in paths}
     return Archive(folder, members, lambda: _digest(paths))
 
 
@@ -179,7 +181,7 @@ def _images(archive, index, size):
         images[i] = np.rint(255 * redrawing.redraw(_image(archive, _name(row)), size))
     if path:
         with contextlib.suppress(DataError):
-            files.write(path, hashlib.sha256(images).digest() + images.tobytes())
+            files.write(path, hashlib.sha256(images.tobytes()).digest() + images.tobytes())
             _prune(path.parent)
     return images
 

@@ -21,6 +21,8 @@ def redraw(pixels, size, *, box=0.76, pen=0.075):
     Returns:
         float64 [size, size] in [0, 1].
     """
+    if pixels.ndim != 2 or pixels.dtype != np.uint8 or not pixels.any():
+        raise ValueError(f"expected ink, uint8 [H, W], got {pixels.dtype} {list(pixels.shape)}")
     # The black frame lets the interpolation see past the edge of the scan.
     ink = np.pad(_without_specks(pixels / pixels.max()), 2)
     rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))

@@ -129,17 +129,18 @@ def draw(n, *, size=28, seed=0):
         images: float32 [n, 1, size, size] in [0, 1], white ink on black.
         labels: int64 [n], an index into `CLASSES`.
     """
-    if n < 0:
-        raise ValueError(f"n must be at least 0, not {n}")
-    if size < 8:
-        raise ValueError(f"size must be at least 8, not {size}")
+    if not isinstance(n, (int, np.integer)) or n < 0:
+        raise ValueError(f"n must be a whole number of at least 0, not {n}")
+    if not isinstance(size, (int, np.integer)) or size < 8:
+        raise ValueError(f"size must be a whole number of at least 8, not {size}")
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.arange(n, dtype=np.int64) % len(CLASSES))
     images = np.zeros((n, 1, size, size), dtype=np.float32)
     for label, character in enumerate(CLASSES):
         rows = np.flatnonzero(labels == label)
         if len(rows):
-            images[rows, 0] = render(*_write(SKELETONS[character], len(rows), rng), size)
+            starts, ends, radii = _write(SKELETONS[character], len(rows), rng)
+            images[rows, 0] = render(starts, ends, radii, size)
     return images, labels
 
 
@@ -226,7 +227,8 @@ def render(starts, ends, radii, size):
     batch = max(1, 2**16 // size**2)  # a few hundred kB at a time stay in the CPU's cache
     for i in range(0, len(images), batch):
         rows = slice(i, i + batch)
-        images[rows] = _render(*(a[rows].astype(np.float32) for a in (starts, ends, radii)), size)
+        a, b, r = (x[rows].astype(np.float32) for x in (starts, ends, radii))
+        images[rows] = _render(a, b, r, size)
     return images
 
 

@@ -74,5 +74,5 @@ def train_judge(data, steps=800, seed=0):
 
 def _shifted_cross_entropy(judge, x, labels):
     """The cross-entropy on images shifted by up to a pixel: places matter less."""
-    down, right = paddle.randint(-1, 2, [2]).tolist()
+    down, right = paddle.randint(-1, 2, [2]).numpy().tolist()
     return F.cross_entropy(judge(x.roll([down, right], axis=[2, 3])), labels)

@@ -6,6 +6,7 @@ they are readable without colour.
 """
 
 from itertools import cycle
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -17,7 +18,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ("-", "--", "-.", ":", (0, (6, 1.5, 1, 1.5, 1, 1.5)), (0, (1, 1)))
 WIDTH = 4.4  # inches; narrow, so that the letters stay large on a phone
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "figure.facecolor": "none",
     "axes.facecolor": "none",
     "savefig.facecolor": "none",
@@ -127,7 +128,8 @@ def image_rows(rows, column_labels=()):
         squeeze=False,
         layout="constrained",
     )
-    figure.get_layout_engine().set(h_pad=0.02, w_pad=0.02)
+    engine: Any = figure.get_layout_engine()
+    engine.set(h_pad=0.02, w_pad=0.02)
     for axis, (label, mosaic) in zip(axes[:, 0], mosaics.items(), strict=True):
         _picture(axis, mosaic)
         axis.set_anchor("E")  # rows of smaller images end where the others end
@@ -246,9 +248,7 @@ def latent_plane(decode, low=-2.5, high=2.5, cells=15):
     decode: maps float32 [cells^2, 2] to images [cells^2, C, H, W] in [0, 1].
     """
     if cells < 2 or not low < high:
-        raise ValueError(
-            f"expected 2 cells or more from low to high, got {cells=}, {low=}, {high=}"
-        )
+        raise ValueError(f"cannot draw {cells=} from {low=} to {high=}")
     at = np.linspace(low, high, cells, dtype=np.float32)
     z1, z2 = np.meshgrid(at, at[::-1])  # z_2 grows upwards
     mosaic = _mosaic(decode(np.stack([z1.ravel(), z2.ravel()], axis=1)), cells, gap=0)

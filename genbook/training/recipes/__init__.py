@@ -1,14 +1,15 @@
 """How each model of the book is trained: a function for each.
 
-Each takes a `genbook.data.Dataset`, trains a fresh model on its images and returns the model and
-its history. steps: None for as many as the book takes on this data set. settings: more for `fit`.
+Each takes a `genbook.data.Dataset`, trains a fresh model on its images and returns the
+model and its history. steps: None for as many as the book takes on this data set.
+settings: more for `fit`.
 """
 
 from genbook.data import effort
 
 
 def steps_for(data, usual, steps=None):
-    """`steps` where given, else how many a training takes on `data` that takes `usual` on digits.
+    """`steps` where given, else how many `data` takes where digits take `usual`.
 
     Raises ValueError for a number of steps below 1.
     """

@@ -30,7 +30,7 @@ def test_draw_of_few_and_none():
 
 @pytest.mark.parametrize("arguments", [{"n": -1}, {"n": 3, "size": 7}])
 def test_draw_refuses(arguments):
-    with pytest.raises(ValueError, match="must be at least"):
+    with pytest.raises(ValueError, match="must be a whole number of at least"):
         strokes.draw(**arguments)
 
 
