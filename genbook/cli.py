@@ -139,7 +139,6 @@ def _add_train_parser(commands):
     parser.add_argument(
         "--out",
         type=_path,
-        default="",
         metavar="FOLDER",
         help="for the checkpoint and the model (default: MODEL-DATA)",
     )

@@ -57,7 +57,7 @@ def digest(lock):
 
 def install(venv, stamp, lock):
     """Install everything; the stamp, with the hashes of what is there, comes last."""
-    print(f"Installing {lock} into {venv.name}: about a minute, 1 GB.", flush=True)
+    print(f"Installing {lock} into {venv.name}: minutes, up to 2 GB.", flush=True)
     if not stamp.exists():
         shutil.rmtree(venv, ignore_errors=True)
     stamp.unlink(missing_ok=True)
