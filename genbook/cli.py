@@ -11,7 +11,7 @@ import warnings
 import numpy as np
 from PIL import Image
 
-from genbook import data
+from genbook import accelerate, data
 from genbook.lab.assignments import AssignmentError, command
 from genbook.training import spec
 
@@ -216,8 +216,7 @@ def _show(args):
 
 
 def _train(args):
-    from genbook import accelerate  # Paddle starts slowly
-    from genbook.training import launch
+    from genbook.training import launch  # Paddle starts slowly
 
     names = (
         "model",
@@ -232,19 +231,17 @@ def _train(args):
         "out",
         "resume",
     )
-    with _one_line_errors():
+    with _one_line_errors(), accelerate.enabled():
         training = spec.TrainingSpec(**{name: getattr(args, name) for name in names})
-        accelerate.enable()
         file = launch.launch(training, args.nproc, args.nnodes, args.master)
     if file:
         print(f"model: {file}")
 
 
 def _sample(args):
-    from genbook import accelerate, models
+    from genbook import models
 
-    accelerate.enable()
-    with _one_line_errors():
+    with _one_line_errors(), accelerate.enabled():
         images = models.sample(
             args.file, args.count, args.seed, args.steps, args.guidance, args.root
         )

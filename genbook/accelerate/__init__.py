@@ -10,11 +10,18 @@ def enable():
     cpu.tune()
 
 
-def enabled():
+def is_enabled():
     """Whether `enable` was called."""
     from genbook.accelerate import cpu
 
     return cpu.tune.cache_info().currsize > 0
+
+
+@contextlib.contextmanager
+def enabled():
+    """Accelerate Paddle in this block."""
+    enable()
+    yield
 
 
 @contextlib.contextmanager
@@ -23,7 +30,7 @@ def training():
     from genbook.accelerate import cpu, onednn
 
     with contextlib.ExitStack() as stack:
-        if enabled():
+        if is_enabled():
             stack.enter_context(cpu.flush_denormals())
             stack.enter_context(onednn.bfloat16_products())
         yield

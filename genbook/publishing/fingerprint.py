@@ -176,7 +176,7 @@ def of_environment() -> str:
     """The hash of what decides how results are rounded: processor, threads, acceleration."""
     from genbook import accelerate
 
-    code = of_acceleration() if accelerate.enabled() else ""
+    code = of_acceleration() if accelerate.is_enabled() else ""
     return digest(system.instruction_set(), system.threads(), code)
 
 

@@ -567,6 +567,6 @@ def test_the_machine_counts(monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(system, name, lambda: "another")
             assert fingerprint.of_environment() != before, name
-    other = not accelerate.enabled()
-    monkeypatch.setattr(accelerate, "enabled", lambda: other)
+    other = not accelerate.is_enabled()
+    monkeypatch.setattr(accelerate, "is_enabled", lambda: other)
     assert fingerprint.of_environment() != before
