@@ -199,7 +199,6 @@ def _require_allowed(parts, carried, package: Package) -> None:
     ]
     for target in carried:
         if isinstance(target, Import):
-            code.append(("the page", ast.parse(str(target))))
             continue
         if not target.name:
             raise NotStandalone(
@@ -221,6 +220,8 @@ def _require_allowed(parts, carried, package: Package) -> None:
                 f"{target}: an import from genbook inside a function; put it at the module's top"
             )
         code.append((str(target), definition.node))
+        imported = (t for t in package.references(target) if isinstance(t, Import))
+        code += ((str(target), ast.parse(str(other))) for other in imported)
     for where, tree in code:
         for node in ast.walk(tree):
             names = []
