@@ -19,6 +19,7 @@ import pytest
 from genbook.training.launch import devices
 
 ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.slow  # a test of tests, as `make mutants` is
 
 
 class Mistake(NamedTuple):
