@@ -31,6 +31,8 @@ def shows_code(text):
 
 NAMES = [name for name, text in CHAPTERS.items() if shows_code(text)]
 each_notebook = pytest.mark.parametrize("name", NAMES)
+UNET = re.compile(r"^from genbook\.(unet|training\.recipes\.diffusion) import", re.M)
+SLOW = [name for name in NAMES if UNET.search(CHAPTERS[name])]  # a U-Net takes minutes
 
 
 @pytest.fixture(scope="module")
@@ -141,20 +143,22 @@ def run(mode, python, notebooks, folder, scale=0.01):
 
 
 @pytest.fixture(scope="module")
-def printed(pages, notebooks, bare, tmp_path_factory):
+def printed(request, pages, notebooks, bare, tmp_path_factory):
     """What notebooks and chapters print at a hundredth of their training, cell by cell.
 
-    The notebooks run outside of the source, in the `bare` environment. Those of a U-Net take minutes all the same, and run where GENBOOK_NOTEBOOKS is "all".
+    They are those that the selected tests ask for. The notebooks run outside of the source, in the
+    `bare` environment.
     """
+    tests = (item for item in request.session.items if "printed" in item.fixturenames)
+    asked = {item.callspec.params["name"] for item in tests}
     short = {
         name: [
             re.sub(r"^STEPS_SCALE = 1$", "STEPS_SCALE = 0.01", cell, flags=re.M)
             for cell in code(notebook)
         ]
         for name, notebook in notebooks.items()
+        if name in asked
     }
-    if os.environ.get("GENBOOK_NOTEBOOKS") != "all":
-        short = {name: cells for name, cells in short.items() if "class UNet" not in "".join(cells)}
     cells = {"alone": short, "package": {name: code(pages[name]) for name in short}}
     empty, pythons = tmp_path_factory.mktemp("empty"), {"alone": bare, "package": sys.executable}
     with ThreadPoolExecutor() as both:
@@ -180,11 +184,10 @@ def test_the_environment_has_the_four_packages_and_not_genbook(bare, tmp_path):
     assert said["d"] == ["1\n"]
 
 
-@each_notebook
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in NAMES]
+)
 def test_a_notebook_runs_alone_and_prints_what_its_chapter_prints(printed, timed, name):
-    if name not in printed["alone"]:
-        pytest.skip("its U-Net takes minutes; GENBOOK_NOTEBOOKS=all runs it")
-
     def said(mode):
         cells = printed[mode][name]
         assert not any("Traceback" in text for _, text in cells), cells[-1]

@@ -13,7 +13,12 @@ import paddle
 import paddle.nn as nn
 import paddle.nn.functional as F
 """
-CARRIED = ("data.load", "train.fit", "plots.image_rows", "plots.loss_curves")
+CARRIED = (
+    "data.load",
+    "training.loop.fit",
+    "figures.plots.image_rows",
+    "figures.plots.loss_curves",
+)
 
 
 def text(name, source):
