@@ -52,7 +52,9 @@ def main():
         print(peak(args.shapes, args.alone))
         return
     stock, accelerated = (measure(args.shapes, each) for each in (False, True))
-    print(f"{args.shapes} shapes: Paddle as it comes {stock:.2f} GiB, accelerated {accelerated:.2f}")
+    print(
+        f"{args.shapes} shapes: Paddle as it comes {stock:.2f} GiB, accelerated {accelerated:.2f}"
+    )
 
 
 if __name__ == "__main__":
