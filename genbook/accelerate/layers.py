@@ -1,13 +1,14 @@
 """Paddle's layers on oneDNN: convolutions, products, normalisation, pooling, activations.
 
 What a layer's settings or its input ask for and is not implemented here is left to Paddle: other
-dtypes and devices, automatic mixed precision, static graphs, dilation, groups, channels last.
+dtypes and devices, static graphs, dilation, groups, channels last.
 Gradients that are themselves differentiated (`create_graph=True`) are composed of Paddle's
 differentiable functions.
 """
 
 import contextlib
 import functools
+import inspect
 import math
 import threading
 
@@ -15,7 +16,6 @@ import paddle
 import paddle.nn as nn
 import paddle.nn.functional as F
 from paddle.autograd import PyLayer
-from paddle.base import core, framework
 
 from genbook.accelerate import onednn
 from genbook.accelerate.onednn import empty
@@ -55,6 +55,7 @@ def _instead(original, function):
             result = NotImplemented
         return original(*args, **kwargs) if result is NotImplemented else result
 
+    accelerated.__signature__ = inspect.signature(original)  # paddle.jit reads it
     return accelerated
 
 
@@ -99,7 +100,7 @@ def recorded(tensors):
 
 
 def is_float32(*tensors):
-    """Whether these are dense float32 tensors on the CPU, and ops are computed as they are."""
+    """Whether these are dense float32 tensors on the CPU, outside a static graph."""
     return (
         all(
             isinstance(t, paddle.Tensor)
@@ -111,7 +112,6 @@ def is_float32(*tensors):
             if t is not None
         )
         and paddle.in_dynamic_mode()
-        and framework._dygraph_tracer()._amp_level == core.AmpLevel.O0
     )
 
 
@@ -288,8 +288,8 @@ class Linear(Function):
 
     @staticmethod
     def differentiable_gradients(ctx, dy, x, weight):
-        dx, dy = dy @ weight.t(), dy.flatten(0, -2)
-        return dx, x.flatten(0, -2).t() @ dy, dy.sum(0)
+        rows = dy.reshape([-1, weight.shape[1]])
+        return dy @ weight.t(), x.reshape([-1, weight.shape[0]]).t() @ rows, rows.sum(0)
 
 
 def slope_of_relu(x):

@@ -22,6 +22,12 @@ def enabled():
 
 
 @pytest.fixture
+def amx(monkeypatch):
+    """As if the processor had AMX; oneDNN does what it can."""
+    monkeypatch.setattr(onednn, "has_amx", lambda: True)
+
+
+@pytest.fixture
 def calls(monkeypatch):
     """The operations that were called."""
     made, run = [], layers.run
@@ -297,7 +303,7 @@ def products(x, weight, bias, dy):
 
 
 @pytest.mark.parametrize("shape", LINEAR)
-def test_a_linear_layer_with_bfloat16_factors_against_its_definition(shape):
+def test_a_linear_layer_with_bfloat16_factors_against_its_definition(shape, amx):
     """Numbers that bfloat16 holds exactly give exact sums."""
     arrays = linear_arrays(*shape, bf16=True)
     with layers.bfloat16_products():
@@ -307,7 +313,7 @@ def test_a_linear_layer_with_bfloat16_factors_against_its_definition(shape):
 
 
 @pytest.mark.parametrize("shape", LINEAR)
-def test_a_linear_layer_rounds_its_factors_by_no_more_than_bfloat16(shape):
+def test_a_linear_layer_rounds_its_factors_by_no_more_than_bfloat16(shape, amx):
     x, weight, bias, dy = linear_arrays(*shape, bf16=False)
     with layers.bfloat16_products():
         results = results_of(x, weight, bias, dy)
@@ -326,7 +332,7 @@ def convolution_results(layer, x, dy):
 
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("x, weight, stride, padding", SHAPES)
-def test_a_convolution_with_bfloat16_factors(x, weight, stride, padding, transposed):
+def test_a_convolution_with_bfloat16_factors(x, weight, stride, padding, transposed, amx):
     """Numbers that bfloat16 holds give exact sums; others err by the rounding of two factors."""
     if transposed:
         weight = (weight[1], weight[0], *weight[2:])
@@ -344,12 +350,6 @@ def test_a_convolution_with_bfloat16_factors(x, weight, stride, padding, transpo
         most = 1e-5 if of is rounded else 2**-7 + 2**-16 + 1e-5
         for result, expected, size in zip(rounded_, exact, sizes, strict=True):
             assert (np.abs(result - expected) <= most * size).all()
-
-
-@pytest.fixture
-def amx(monkeypatch):
-    """As if the processor had AMX; oneDNN does what it can."""
-    monkeypatch.setattr(onednn, "has_amx", lambda: True)
 
 
 @pytest.fixture
