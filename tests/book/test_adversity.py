@@ -12,7 +12,7 @@ import pytest
 # has a checkpoint, a page has results, the pages are read, and the site is written.
 MOMENTS = (
     "progress/*.log",
-    "runs/*",
+    "runs/*.checkpoint",
     ".jupyter_cache/executed/*/base.ipynb",
     ".doctrees/unfinished",
     "html/book/*.html",
