@@ -41,9 +41,9 @@ def fit(
     run is stored there under the fingerprint of all that went into it, and an identical call loads
     it instead of training; one that was killed goes on from its last checkpoint.
 
-    The same seed, model, data and packages give the same bits on processors with the same
-    instruction set, with the same number of threads, and with acceleration on or off alike. The
-    fingerprint covers all of these.
+    The same seed, model, data and packages give the same bits where the processor's instruction
+    set, the number of threads, and whether Paddle is accelerated are the same. The fingerprint
+    covers all of these.
 
     Where this process is one of several ranks (see `ranks`), each takes its shard of every batch
     and its own noise, and all end with the same weights and history. Batch normalisation
