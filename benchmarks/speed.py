@@ -4,10 +4,10 @@
     OMP_NUM_THREADS=2 python benchmarks/speed.py
 
 For each network, batch and optimiser the same, the two take turns, and the medians of all turns
-are printed with their ratio: above 1, Paddle is the faster. A step is measured twice: with float32
-products, and as `fit` takes it, with the factors of products rounded to bfloat16; PyTorch is
-then allowed to round them, too. The last column is Paddle as it comes, measured in a process of its
-own.
+are printed with their ratio: above 1, Paddle is the faster. A step and a forward pass
+are measured twice: with float32 products, and as `fit` takes it, with the factors of products
+rounded to bfloat16 where there is AMX; PyTorch is then allowed to round them, too. The last column
+is Paddle as it comes, measured in a process of its own.
 """
 
 import argparse
@@ -25,7 +25,8 @@ os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))
 
 import paddle  # noqa: E402
 
-from genbook.accelerate import cpu, onednn  # noqa: E402
+from genbook import accelerate  # noqa: E402
+from genbook.accelerate import layers  # noqa: E402
 from genbook.autoencoder import AutoEncoder  # noqa: E402
 from genbook.unet import UNet  # noqa: E402
 from genbook.vae import VAE, vae_loss  # noqa: E402
@@ -151,6 +152,7 @@ def main():
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--turns", type=int, default=15)
+    parser.add_argument("--float32", action="store_true", help="without the rows of bfloat16")
     parser.add_argument("--stock", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.stock:
@@ -166,7 +168,7 @@ def main():
             text=True,
         ).stdout
     )
-    cpu.tune()
+    accelerate.enable()
     print(f"threads: {os.environ['OMP_NUM_THREADS']}; medians of {args.turns} turns, ms")
     print(f"{'':30s}{'genbook':>9s}{'torch':>9s}{'ratio':>7s}{'stock Paddle':>14s}")
     for name in CASES:
@@ -174,18 +176,20 @@ def main():
         rows = {
             "step": (ours[0], theirs[0], stock[name][0]),
             "step in bfloat16": (
-                within(onednn.bfloat16_products, ours[0]),
+                within(layers.bfloat16_products, ours[0]),
                 within(bfloat16_products_in_torch, theirs[0]),
                 None,
             ),
             "forward": (ours[1], theirs[1], stock[name][1]),
             "forward in bfloat16": (
-                within(onednn.bfloat16_products, ours[1]),
+                within(layers.bfloat16_products, ours[1]),
                 within(bfloat16_products_in_torch, theirs[1]),
                 None,
             ),
         }
         for what, (mine, other, untuned) in rows.items():
+            if args.float32 and "bfloat16" in what:
+                continue
             mine, other = measure((mine, other), args.turns)
             last = f"{1e3 * untuned:14.1f}" if untuned else ""
             print(

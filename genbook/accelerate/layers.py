@@ -21,7 +21,7 @@ from genbook.accelerate import onednn
 from genbook.accelerate.onednn import empty
 
 LARGE = 2**17  # numbers in a tensor; with fewer, a call costs about what it saves
-LARGE_PRODUCT = 2**18  # multiplications in a product of matrices, likewise
+LARGE_PRODUCT = 2**19  # multiplications in a product of matrices, likewise
 OPERATIONS = 256  # compiled and kept, the last used ones; a network takes some dozens
 
 _originals = {}  # (class or module, name) -> Paddle's function

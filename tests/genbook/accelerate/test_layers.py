@@ -276,7 +276,7 @@ def test_frozen_parameters_get_no_gradient():
     assert norm.weight.grad is None and norm.bias.grad is not None and x.grad is None
 
 
-LINEAR = [(64, 64, 64), (70, 100, 41), (128, 266, 512)]  # images, inputs, outputs
+LINEAR = [(128, 64, 64), (170, 100, 41), (128, 266, 512)]  # images, inputs, outputs
 
 
 def linear_arrays(n, i, o, bf16):
@@ -421,7 +421,7 @@ def test_a_linear_layer_in_the_block_gives_the_same_bits_each_time():
 
 @pytest.mark.parametrize("frozen", ["x", "weight", "bias"])
 def test_a_frozen_tensor_changes_no_other_gradient_of_a_linear_layer(frozen):
-    x, weight, bias, dy = linear_arrays(16, 64, 64, bf16=True)
+    x, weight, bias, dy = linear_arrays(128, 64, 64, bf16=True)
     layer, x = nn.Linear(64, 64), paddle.to_tensor(x, stop_gradient=frozen == "x")
     for parameter, value in (("weight", weight), ("bias", bias)):
         getattr(layer, parameter).set_value(value)
