@@ -1,4 +1,4 @@
-"""Paddle's layers on oneDNN: convolutions, products, normalisation, pooling, activations.
+"""Paddle's layers on oneDNN: convolutions, products, normalisation, pooling, activations; and Adam.
 
 What a layer's settings or its input ask for and is not implemented here is left to Paddle: other
 dtypes and devices, static graphs, dilation, groups, channels last.
@@ -11,20 +11,21 @@ import functools
 import inspect
 import math
 import threading
+from collections.abc import Callable
 
 import paddle
 import paddle.nn as nn
 import paddle.nn.functional as F
 from paddle.autograd import PyLayer
 
-from genbook.accelerate import onednn
+from genbook.accelerate import adam, onednn
 from genbook.accelerate.onednn import empty
 
 LARGE = 2**17  # numbers in a tensor; with fewer, a call costs about what it saves
 LARGE_PRODUCT = 2**19  # multiplications in a product of matrices, likewise
 OPERATIONS = 256  # compiled and kept, the last used ones; a network takes some dozens
 
-_originals = {}  # (class or module, name) -> Paddle's function
+_originals: dict[tuple, Callable] = {}  # (class or module, name) -> Paddle's function
 
 
 def install():
@@ -533,7 +534,7 @@ def group_norm(layer, x):
     return apply(GroupNorm, (x, layer.weight, layer.bias), layer._num_groups, layer._epsilon)
 
 
-REPLACEMENTS = {
+REPLACEMENTS: dict[tuple, Callable] = {
     (nn.Conv2D, "forward"): conv2d,
     (nn.Conv2DTranspose, "forward"): conv2d_transpose,
     (nn.Linear, "forward"): linear,
@@ -541,3 +542,5 @@ REPLACEMENTS = {
     (nn.MaxPool2D, "forward"): max_pool2d,
     **{(F, name): functools.partial(activation, name) for name in ACTIVATIONS},
 }
+if not adam.is_compiled():
+    REPLACEMENTS[paddle.optimizer.Adam, "_append_optimize_op"] = adam.append_optimize_op
