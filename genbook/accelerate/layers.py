@@ -4,6 +4,9 @@ What a layer's settings or its input ask for and is not implemented here is left
 dtypes and devices, static graphs, dilation, groups, channels last.
 Gradients that are themselves differentiated (`create_graph=True`) are composed of Paddle's
 differentiable functions.
+
+One thing fails that works in Paddle: a second `backward` through one graph (`retain_graph=True`).
+Paddle 3.3 crashes at it wherever a graph holds a PyLayer; `paddle.grad` may be called repeatedly.
 """
 
 import contextlib
