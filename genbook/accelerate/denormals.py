@@ -23,7 +23,7 @@ def flush():
     libm = ctypes.CDLL("libm.so.6")
     before, flushed = (ctypes.c_uint32 * 8)(), (ctypes.c_uint32 * 8)()  # fenv_t; MXCSR is last
     libm.fegetenv(before)
-    flushed[:] = before[:]
+    ctypes.memmove(flushed, before, ctypes.sizeof(before))
     flushed[7] |= 0x8040  # flush-to-zero and denormals-are-zero
     libm.fesetenv(flushed)
     try:

@@ -59,7 +59,7 @@ def _instead(original, function):
             result = NotImplemented
         return original(*args, **kwargs) if result is NotImplemented else result
 
-    accelerated.__signature__ = inspect.signature(original)  # paddle.jit reads it
+    vars(accelerated)["__signature__"] = inspect.signature(original)  # paddle.jit reads it
     return accelerated
 
 
@@ -188,8 +188,8 @@ def save(ctx, arguments, *others):
 
 def run(operation, *tensors):
     """Call an operation on tensors; None for an argument that there is not."""
-    tensors = [tensor.contiguous() for tensor in tensors if tensor is not None]
-    operation(*[tensor.data_ptr() for tensor in tensors])
+    given = [tensor.contiguous() for tensor in tensors if tensor is not None]
+    operation(*[tensor.data_ptr() for tensor in given])
 
 
 class Conv2D(Function):

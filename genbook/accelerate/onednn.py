@@ -33,8 +33,16 @@ QUERIES = {  # what to ask a primitive descriptor for the layout of an argument
 }
 
 # Kinds of objects, each before those that are parts of its name
-KINDS = ("primitive_desc", "primitive_attr", "memory_desc", "post_ops", "primitive", "memory")
-KINDS += ("engine", "stream")
+KINDS = (
+    "primitive_desc",
+    "primitive_attr",
+    "memory_desc",
+    "post_ops",
+    "primitive",
+    "memory",
+    "engine",
+    "stream",
+)
 
 Dims = ctypes.c_int64 * 12
 

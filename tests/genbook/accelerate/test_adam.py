@@ -52,7 +52,8 @@ def test_the_steps_are_paddles(monkeypatch):
     found = steps_of(paddle.optimizer.Adam, replaced(calls), monkeypatch)
     assert all(calls)
     for one, other in zip(expected[0] + expected[1], found[0] + found[1], strict=True):
-        np.testing.assert_allclose(other, one, rtol=2e-5, atol=1e-6)
+        # 1 - 0.999 in float32, as Paddle keeps it, has an error of 6e-5; a step is at most 0.1.
+        np.testing.assert_allclose(other, one, rtol=2e-5, atol=1e-5)
 
 
 def test_a_step_by_hand(monkeypatch):
