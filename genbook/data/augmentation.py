@@ -28,7 +28,8 @@ def augment(data, seed=0):
 def distorted(images, rng):
     """A copy of images [N, C, H, W] in [0, 1], each under its own small affine map."""
     if images.ndim != 4 or images.dtype.kind != "f":
-        raise ValueError(f"floats [N, C, H, W] expected, got {images.dtype} {images.shape}")
+        found = f"{images.dtype} {images.shape}"
+        raise ValueError(f"floats [N, C, H, W] expected, got {found}")
     n, _, height, width = images.shape
     turn = rng.normal(0, 0.07, n)  # radians
     shear = rng.normal(0, 0.05, n)  # a share of the height

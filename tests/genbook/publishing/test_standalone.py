@@ -257,7 +257,7 @@ def test_only_the_data_sets_that_are_named_are_carried_over():
         ("def f():\n    pass\n", "import genbook.a as a\nprint(a)", "used as a value"),
         ("def f():\n    pass\n", "%matplotlib inline", "not plain Python"),
         ("def f():\n    pass\n", "import pandas", "imports pandas"),
-        ("def f():\n    pass\n", 'from genbook.data import load\nload("mnist")', "imports tqdm"),
+        ("def f():\n    pass\n", 'from genbook.data import load\nload("mnist")', "as a value"),
     ],
 )
 def test_what_cannot_be_carried_over_is_refused(modules, source, cell, why):
