@@ -2,6 +2,7 @@
 
 import copy
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,7 +86,9 @@ def read(path):
     except UnicodeDecodeError:
         raise Unusable("the notebook is not in UTF-8") from None
     try:
-        notebook = nbformat.reads(text, as_version=4)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of ids that are missing or twice
+            notebook = nbformat.reads(text, as_version=4)
         return [_cell(cell) for cell in notebook.cells]
     except Exception as error:  # a broken file can break the reader anywhere
         words = (str(error).strip() or type(error).__name__).splitlines()[0]
