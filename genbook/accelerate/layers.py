@@ -296,25 +296,25 @@ class Linear(Function):
         return dy @ weight.t(), x.reshape([-1, weight.shape[0]]).t() @ rows, rows.sum(0)
 
 
-def slope_of_relu(x):
+def _slope_of_relu(x):
     return (x > 0).astype(x.dtype)
 
 
-def slope_of_sigmoid(x):
+def _slope_of_sigmoid(x):
     y = F.sigmoid(x)
     return y * (1 - y)
 
 
-def slope_of_silu(x):
+def _slope_of_silu(x):
     y = F.sigmoid(x)
     return y * (1 + x * (1 - y))
 
 
 # oneDNN's algorithm and its alpha, and the derivative
 ACTIVATIONS = {
-    "relu": (0x20, 0.0, slope_of_relu),
-    "sigmoid": (0x29, 0.0, slope_of_sigmoid),
-    "silu": (0x2C, 1.0, slope_of_silu),
+    "relu": (0x20, 0.0, _slope_of_relu),
+    "sigmoid": (0x29, 0.0, _slope_of_sigmoid),
+    "silu": (0x2C, 1.0, _slope_of_silu),
 }
 
 

@@ -23,7 +23,17 @@ from .hanzi import fetch_hanzi, hanzi_files, read_hanzi
 from .mnist import fetch_mnist, mnist_files, read_mnist
 from .strokes import CLASSES, read_strokes
 
-__all__ = ["NAMES", "SPLITS", "DataError", "Dataset", "effort", "fetch", "files_of", "load"]
+__all__ = [
+    "NAMES",
+    "SPLITS",
+    "DataError",
+    "Dataset",
+    "Source",
+    "effort",
+    "fetch",
+    "files_of",
+    "load",
+]
 
 SPLITS = ("train", "test")
 
