@@ -90,6 +90,8 @@ def test_a_build_that_crashed_is_done_again_and_removes_nothing_of_others(book):
 
 
 def test_code_wider_than_the_page_turns_the_build_red(book):
+    config = (book.root / "_config.yml").read_text("utf-8")
+    book.write("_config.yml", config.replace("    suppress_warnings: [bookbuild.width]\n", ""))
     wide = "print(" + " + ".join(["1"] * 30) + ")"
     assert len(wide) > 88
     book.page("chapter", f"```{{code-cell}} python3\nprint('-' * 100)\n{wide}\n```\n")

@@ -46,6 +46,8 @@ def check_width(app, doctree):
                     WIDTH,
                     line.strip(),
                     location=block,
+                    type="bookbuild",
+                    subtype="width",
                 )
 
 
