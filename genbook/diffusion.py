@@ -317,7 +317,7 @@ def guided(network, labels, scale=0.0):
 
 def _shown_or_hidden(labels, most):
     """int64 [N]; ValueError unless all are whole and from 0 to `most`."""
-    labels = paddle.to_tensor(labels)
+    labels = labels if paddle.is_tensor(labels) else paddle.to_tensor(labels)
     if labels.dtype not in (paddle.int32, paddle.int64):
         raise ValueError(f"labels must be whole numbers, got {labels.dtype}")
     low, high = int(labels.min()), int(labels.max())

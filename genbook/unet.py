@@ -128,7 +128,7 @@ def _pictures(x, channels):
 
 def _indices(numbers, n, name, most=None):
     """int64 [n]; ValueError unless all are whole and from 0 to `most`."""
-    numbers = paddle.to_tensor(numbers)
+    numbers = numbers if paddle.is_tensor(numbers) else paddle.to_tensor(numbers)
     if numbers.shape != [n] or numbers.dtype not in (paddle.int32, paddle.int64):
         found = f"{numbers.dtype} {list(numbers.shape)}"
         raise ValueError(f"{name} must be whole numbers [{n}], got {found}")

@@ -198,7 +198,7 @@ def _floats(x, shape):
 
 def _labels_of(labels, n, classes):
     """int64 [n]; ValueError unless all are from 0 to classes - 1."""
-    labels = paddle.to_tensor(labels)
+    labels = labels if paddle.is_tensor(labels) else paddle.to_tensor(labels)
     if labels.shape != [n] or labels.dtype not in (paddle.int32, paddle.int64):
         found = f"{labels.dtype} {list(labels.shape)}"
         raise ValueError(f"labels must be whole numbers [{n}], got {found}")
