@@ -48,6 +48,8 @@ def read_hanzi(split, size, root):
     # Every fifth writer is for the test, so that no hand is in both splits.
     writers, codes = index[:, 0], index[:, 2]
     rows = np.flatnonzero((writers % 5 == 0) == (split == "test"))
+    if len(rows) == 0:
+        raise DataError(f"{archive.path}: no images to {split} with")
     # The table has one class after the other. In a fixed mixture any slice is a fair draw.
     rows = np.random.default_rng(0).permutation(rows)
     return images[rows].astype(np.float32) / 255, codes[rows] - 1
