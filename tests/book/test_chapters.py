@@ -1,5 +1,6 @@
 """What holds for the text of every chapter."""
 
+import ast
 import re
 from collections import Counter
 from pathlib import Path
@@ -72,9 +73,18 @@ def test_labels_are_unique():
 @each_chapter
 def test_code_fits_the_page(path):
     text = path.read_text("utf-8")
-    shown = [line for _, code in code_cells(text) for line in code.splitlines()]
-    # Of a lesson any part may be copied; of a module of tests one check is shown.
-    for module in re.findall(r"^```\{literalinclude\} (\.\./genbook/\S+)", text, re.M):
-        shown += (path.parent / module).read_text("utf-8").splitlines()
+    blocks = [code for _, code in code_cells(text)]
+    blocks += re.findall(r"^```python\n(.*?)^```\s*$", text, re.M | re.S)
+    for file, options in re.findall(r"^```\{literalinclude\} (\S+)\n(.*?)^```", text, re.M | re.S):
+        source = (path.parent / file).read_text("utf-8")
+        name = re.search(r":pyobject: (\S+)", options)
+        # Of a lesson any part may be copied; of a module of tests one check is shown.
+        if name and file.startswith("../tests"):
+            found = next(
+                n for n in ast.walk(ast.parse(source)) if getattr(n, "name", "") == name[1]
+            )
+            source = ast.get_source_segment(source, found)
+        blocks.append(source)
+    shown = [line for block in blocks for line in block.splitlines()]
     long = [f"{len(line)} columns: {line}" for line in shown if len(line) > WIDTH]
     assert not long, f"a page shows {WIDTH} columns of code; these are longer:\n" + "\n".join(long)
