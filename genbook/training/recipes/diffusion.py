@@ -20,7 +20,7 @@ def train_diffusion(
     """
     paddle.seed(seed)
     channels, classes = data.images.shape[1], len(data.classes)
-    model = build(UNet, channels=channels, width=48, classes=classes)
+    model = build(UNet, channels=channels, width=32, classes=classes)
 
     def loss(model, x, labels):
         labels = hide_labels(labels, unknown=model.classes)

@@ -37,7 +37,7 @@ def train_improved_vae(data, labels=True, steps=None, seed=0, lr=2e-3, **setting
         model,
         vae_loss,
         *((more.images, more.labels) if labels else (more.images,)),
-        steps=steps_for(data, 3000, steps),
+        steps=steps_for(data, 2000, steps),
         lr=lr,
         ema=0.995,
         seed=seed,
@@ -60,7 +60,7 @@ def train_plane_autoencoder(data, steps=None, seed=0):
 def _train_in_the_plane(data, loss, name, steps, seed):
     paddle.seed(seed)
     model = VAE(data.images.shape[1:], hidden=(512, 256), latent_dim=2)
-    steps = steps_for(data, 3000, steps)
+    steps = steps_for(data, 2000, steps)
     history = fit(model, loss, data.images, steps=steps, seed=seed, name=name)
     return model, history
 
