@@ -74,7 +74,7 @@ def test_labels_are_unique():
 def test_code_fits_the_page(path):
     text = path.read_text("utf-8")
     blocks = [code for _, code in code_cells(text)]
-    blocks += re.findall(r"^```python\n(.*?)^```\s*$", text, re.M | re.S)
+    blocks += re.findall(r"^```\w+\n(.*?)^```\s*$", text, re.M | re.S)
     for file, options in re.findall(r"^```\{literalinclude\} (\S+)\n(.*?)^```", text, re.M | re.S):
         source = (path.parent / file).read_text("utf-8")
         name = re.search(r":pyobject: (\S+)", options)
