@@ -105,10 +105,7 @@ def test_mnist_of_another_size(tmp_path, tiny_mnist):
         (lambda content: gzip.compress(content) + b"more", "broken gzip file"),
         (lambda content: gzip.compress(bytes(2**27)), "it unpacks to more than 67108864 bytes"),
         (lambda content: bytes(2**26 + 1), "67108865 bytes, expected at most 67108864"),
-        (
-            lambda content: gzip.compress(content[:-1]),
-            "3935 bytes that begin"),
-        ),
+        (lambda content: gzip.compress(content[:-1]), "3935 bytes that begin"),
         (lambda content: gzip.compress(content[:-1] + b"\x01\x02"[content[-1] == 1 :][:1]), "md5"),
     ],
 )
