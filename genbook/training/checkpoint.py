@@ -69,18 +69,16 @@ def read(file, like):
     """
     with _opened(file) as opened:
         entries = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
-        history = {name for name in entries if name.startswith("history.")}
-        found = {name: (e.get_dtype(), e.get_shape()) for name, e in entries.items()}
-        if any(dtype != "F64" or len(shape) != 1 for dtype, shape in map(found.get, history)):
-            raise ValueError("its history is not of float64 vectors")
-        if sum(8 * found[name][1][0] for name in history) > MAX_HISTORY:
-            raise ValueError("its history is too long")
-        others = {
-            name: _spec(DTYPES.get(dtype, dtype), shape)
-            for name, (dtype, shape) in found.items()
-            if name not in history
+        found = {
+            name: (DTYPES.get(entry.get_dtype(), "another type"), entry.get_shape())
+            for name, entry in entries.items()
         }
-        problem = difference(others, like)
+        history = [found.pop(name) for name in entries if name.startswith("history.")]
+        if any(dtype != "float64" or len(shape) != 1 for dtype, shape in history):
+            raise ValueError("its history is not of float64 vectors")
+        if sum(8 * shape[0] for _, shape in history) > MAX_HISTORY:
+            raise ValueError("its history is too long")
+        problem = difference({name: _spec(*entry) for name, entry in found.items()}, like)
         if problem:
             raise CheckpointError(f"{file} is of another model: {problem}")
         return deserialize(Path(file).read_bytes())

@@ -126,10 +126,8 @@ class Run:
         with _locked(file.with_suffix(".lock"), self.name):
             history = self._load(file)
             if history is None:
-                advice = "the same call goes on from there"
-                history = self.train(
-                    Checkpointer(unfinished, key, self.describe(), advice=advice, strict=False)
-                )
+                checkpointer = Checkpointer(unfinished, key, self.describe(), strict=False)
+                history = self.train(checkpointer)
                 arrays = {f"model.{k}": v.numpy() for k, v in self.model.state_dict().items()}
                 checkpoint.write(file, arrays | {f"history.{k}": v for k, v in history.items()}, {})
             unfinished.unlink(missing_ok=True)
@@ -148,18 +146,13 @@ class Run:
 
     def in_folder(self, folder, resume):
         """The history of a training whose checkpoint is in `folder`."""
-        checkpointer = Checkpointer(
-            folder / "checkpoint.safetensors",
-            self.key(),
-            self.describe(),
-            advice="go on with --resume (resume=True)",
-            strict=True,
-        )
+        file = folder / "checkpoint.safetensors"
+        checkpointer = Checkpointer(file, self.key(), self.describe(), strict=True)
         if ranks.rank():
             return self.train(checkpointer)
-        if resume and not checkpointer.file.exists():
-            raise CheckpointError(f"there is nothing to resume: no {checkpointer.file}")
-        if checkpointer.file.exists() and not resume:
+        if resume and not file.exists():
+            raise CheckpointError(f"there is nothing to resume: no {file}")
+        if file.exists() and not resume:
             raise CheckpointError(f"{folder} holds a training; resume it, or name another folder")
         try:
             folder.mkdir(parents=True, exist_ok=True)
