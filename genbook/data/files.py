@@ -4,11 +4,12 @@ import contextlib
 import http.client
 import os
 import re
-import secrets
 import urllib.request
 from pathlib import Path
 
 from tqdm import tqdm
+
+from genbook import system
 
 # What browsers and file managers put behind the name of a second copy
 COPY = r"( ?\(\d+\)|[- ]\d+| - copy.*)?"
@@ -117,14 +118,9 @@ def download(url, most):
 
 
 def write(path, whole):
-    """Write a file so that it is there in full or not at all."""
-    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+    """Write a file, in full or not at all, and its folder; DataError where that cannot be done."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(whole)
-        os.replace(part, path)
+        system.write_atomically(path, whole)
     except OSError as error:
         raise DataError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()

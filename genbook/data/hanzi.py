@@ -29,7 +29,6 @@ TABLE = "chinese_mnist.csv"
 COLUMNS = ("suite_id", "sample_id", "code")
 SIDE = 64  # pixels, of the images in the archive
 MOST = {"archive": 2**25, "table": 2**20, "image": 2**14}  # bytes, several times the real
-REDRAWN = ".pixels"  # how files end that hold redrawn images
 SHA256_BYTES = 32
 
 
@@ -38,7 +37,6 @@ class Archive(NamedTuple):
 
     path: Path
     members: dict[str, Callable]  # by the name of the file, in whatever folder it lies: opens it
-    digest: Callable  # () -> the SHA-256 of all that is in it
 
 
 def read_hanzi(split, size, root):
@@ -62,9 +60,12 @@ def fetch_hanzi(root):
 
 def hanzi_files(root):
     """The paths of the archive and its copies, or of the files that were unpacked from it."""
-    copies = _copies(root)
-    unpacked = (path.rglob("*") for path in copies if path.is_dir())
-    return [p for p in (*copies, *(p for found in unpacked for p in found)) if p.is_file()]
+    return [file for path in _copies(root) for file in _files(path)]
+
+
+def _files(path):
+    """The archive itself, or all files in the folder that it was unpacked into."""
+    return [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
 
 
 def _copies(root):
@@ -104,25 +105,16 @@ def _zipped(path):
         raise DataError(
             f"{path}: not a whole zip file ({error}); download it again from {PAGE}"
         ) from error
-    names = [name for name in archive.namelist() if not name.endswith("/")]
     members: dict[str, Callable] = {
-        re.split(r"[/\\]", name)[-1]: partial(archive.open, name) for name in names
+        re.split(r"[/\\]", name)[-1]: partial(archive.open, name)
+        for name in archive.namelist()
+        if not name.endswith("/")
     }
-    return Archive(path, members, lambda: hashlib.sha256(content).hexdigest())
+    return Archive(path, members)
 
 
 def _unpacked(folder):
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    members: dict[str, Callable] = {path.name: partial(path.open, "rb") for path in paths}
-    return Archive(folder, members, lambda: _digest(paths))
-
-
-def _digest(paths):
-    whole = hashlib.sha256()
-    for path in paths:
-        whole.update(hashlib.sha256(path.name.encode()).digest())
-        whole.update(hashlib.sha256(files.content(path, MOST["table"])).digest())
-    return whole.hexdigest()
+    return Archive(folder, {path.name: partial(path.open, "rb") for path in _files(folder)})
 
 
 def _index(archive):
@@ -173,7 +165,7 @@ def _images(archive, index, size):
     shape = (len(index), size, size)
     path = None
     with contextlib.suppress(DataError):  # without a cache the next load is slow, not wrong
-        path = files.cache() / "hanzi" / f"{_code()}-{size}-{archive.digest()[:16]}{REDRAWN}"
+        path = files.cache() / "hanzi" / f"{size}-{_digest(archive.path)[:16]}.pixels"
         kept = files.content(path, SHA256_BYTES + math.prod(shape))
         checksum, pixels = kept[:SHA256_BYTES], kept[SHA256_BYTES:]
         if hashlib.sha256(pixels).digest() == checksum and len(pixels) == math.prod(shape):
@@ -184,39 +176,35 @@ def _images(archive, index, size):
     if path:
         with contextlib.suppress(DataError):
             files.write(path, hashlib.sha256(images.tobytes()).digest() + images.tobytes())
-            _prune(path.parent)
+            for other in path.parent.glob(f"{size}-*.pixels"):  # of other code, or another archive
+                if other != path:
+                    other.unlink(missing_ok=True)
     return images
 
 
-def _code():
-    """What distinguishes images that were redrawn by other code: eight letters."""
-    return fingerprint.digest(fingerprint.SOURCES[redrawing.__name__].text)[:8]
-
-
-def _prune(folder):
-    """Remove the images that other code has redrawn."""
-    for path in folder.glob(f"*{REDRAWN}"):
-        if not path.name.startswith(_code()):
-            with contextlib.suppress(OSError):
-                path.unlink()
+def _digest(path):
+    """The SHA-256 of an archive's names and contents, and of the code that redraws its images."""
+    code = fingerprint.of_modules(frozenset([redrawing.__name__]))
+    whole = hashlib.sha256(code.encode())
+    for file in _files(path):
+        whole.update(hashlib.sha256(file.name.encode()).digest())
+        whole.update(hashlib.sha256(files.content(file, MOST["archive"])).digest())
+    return whole.hexdigest()
 
 
 def _image(archive, name):
     """One image of the archive: uint8 [64, 64]."""
     content = _member(archive, name, MOST["image"])
-    side = (SIDE, SIDE)
+    expected = "L", (SIDE, SIDE)
     try:
         # Of the other formats that Pillow knows, one has it start another program.
         with Image.open(io.BytesIO(content), formats=["JPEG"]) as image:
-            if image.mode != "L" or image.size != side:
-                raise DataError(
-                    f"{archive.path}: {name} is {image.mode} {image.size}, expected L {side}"
-                )
-            pixels = np.asarray(image)
-    except DataError:
-        raise
+            found = image.mode, image.size
+            pixels = np.asarray(image) if found == expected else None  # it may be huge
     except Exception as error:  # a decoder stumbles in many ways
         raise DataError(f"{archive.path}: {name} is not a whole image: {error}") from error
+    if pixels is None:
+        raise DataError(f"{archive.path}: {name} is {found[0]} {found[1]}, expected L {SIDE, SIDE}")
     if pixels.max() < 32:
         raise DataError(f"{archive.path}: {name} is blank")
     return pixels

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
-import os
 from pathlib import Path
 
 import numpy as np
 import paddle
 import safetensors.numpy
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from genbook import system
 from genbook.publishing import fingerprint
@@ -24,7 +22,7 @@ from genbook.publishing import fingerprint
 FORMAT = "genbook 1"  # of the metadata and of the arrays' names; to be raised when they change
 MAX_HEADER = 2**20  # bytes: room for some thousand arrays
 MAX_HISTORY = 2**26  # bytes: room for millions of steps
-DTYPES = {"F32": np.float32, "F64": np.float64, "I32": np.int32, "I64": np.int64}
+DTYPES = {"F32": "float32", "F64": "float64", "I32": "int32", "I64": "int64"}
 
 
 class CheckpointError(RuntimeError):
@@ -42,7 +40,8 @@ def serialize(arrays, metadata):
 def deserialize(content):
     """The arrays and the metadata in the bytes of a checkpoint; ValueError if they are damaged."""
     arrays = safetensors.numpy.load(content)
-    header = json.loads(content[8 : 8 + _length(content)])["__metadata__"]
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])["__metadata__"]
     if header["checksum"] != _checksum(arrays, header["about"]):
         raise ValueError("its checksum is wrong")
     return arrays, _parse(header["about"])
@@ -64,28 +63,31 @@ def write(file, arrays, metadata):
 def read(file, like):
     """The arrays and the metadata in `file`.
 
-    like: the `specs` of the arrays that must be there. Beyond these there may be vectors whose
-    names begin with "history.". Raises CheckpointError where there is no such file, it is
+    like: the `specs` of the arrays that must be there. Beyond these there may be float64 vectors
+    whose names begin with "history.". Raises CheckpointError where there is no such file, it is
     damaged, or it holds other arrays; then no more than its header has been read.
     """
-    with _reading(file) as stream:
-        entries, _ = _header(stream)
-        history = {name for name in entries if name.startswith("history.")}
-        found = {name: spec for name, (spec, _) in entries.items() if name not in history}
-        problem = difference(found, like)
+    with _opened(file) as opened:
+        entries = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
+        found = {
+            name: (DTYPES.get(entry.get_dtype(), "another type"), entry.get_shape())
+            for name, entry in entries.items()
+        }
+        history = [found.pop(name) for name in entries if name.startswith("history.")]
+        if any(dtype != "float64" or len(shape) != 1 for dtype, shape in history):
+            raise ValueError("its history is not of float64 vectors")
+        if sum(8 * shape[0] for _, shape in history) > MAX_HISTORY:
+            raise ValueError("its history is too long")
+        problem = difference({name: _spec(*entry) for name, entry in found.items()}, like)
         if problem:
             raise CheckpointError(f"{file} is of another model: {problem}")
-        if sum(entries[name][1] for name in history) > MAX_HISTORY:
-            raise ValueError("its history is too long")
-        stream.seek(0)
-        return deserialize(stream.read())
+        return deserialize(Path(file).read_bytes())
 
 
 def metadata(file):
     """The metadata in `file`, without reading its arrays; raises what `read` raises."""
-    with _reading(file) as stream:
-        _, header = _header(stream)
-        return _parse(header["about"])
+    with _opened(file) as opened:
+        return _parse(opened.metadata()["about"])
 
 
 def build(network, **arguments):
@@ -129,50 +131,30 @@ def _checksum(arrays, text):
 
 
 @contextlib.contextmanager
-def _reading(file):
-    """The opened file; whatever is wrong with it becomes a CheckpointError."""
+def _opened(file):
+    """The file with its header read; whatever is wrong with it becomes a CheckpointError.
+
+    safetensors has then checked that the header and the size of the file fit each other.
+    """
     try:
         with open(file, "rb") as stream:
-            yield stream
+            if int.from_bytes(stream.read(8), "little") > MAX_HEADER:
+                raise ValueError("it has no header")
+        with safe_open(file, framework="np") as opened:
+            header = opened.metadata() or {}
+            if not {"format", "about", "checksum"} <= header.keys():
+                raise ValueError("its header makes no sense")
+            if header["format"] != FORMAT:
+                raise CheckpointError(
+                    f"{file} was written by another version of genbook: its "
+                    f"format is {header['format']!r}, and this version reads {FORMAT!r}"
+                )
+            yield opened
     except OSError as error:
-        raise CheckpointError(f"cannot read {file}: {error.strerror}") from error
+        raise CheckpointError(f"cannot read {file}: {error.strerror or error}") from error
     except (SafetensorError, ValueError) as error:
         message = f"{file} is damaged or no checkpoint of genbook: {error}"
         raise CheckpointError(message) from error
-
-
-def _length(start):
-    """How long the header is, by the first eight bytes of a file."""
-    return int.from_bytes(start[:8], "little")
-
-
-def _header(stream):
-    """The entries of the arrays, name -> (spec, bytes), and the strings of its metadata.
-
-    They fit the size of the file; whether they fit each other is for safetensors to say. Raises
-    ValueError where the header is none of ours.
-    """
-    size = os.fstat(stream.fileno()).st_size
-    length = _length(stream.read(8))
-    if not 2 <= length <= min(MAX_HEADER, size - 8):
-        raise ValueError("it has no header")
-    try:
-        header = json.loads(stream.read(length))
-        metadata = header.pop("__metadata__")
-        written_by = metadata["format"]
-        if not all(isinstance(metadata[key], str) for key in ("format", "about", "checksum")):
-            raise TypeError
-        entries = {name: _entry(**entry) for name, entry in header.items()}
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError("its header makes no sense") from error
-    if written_by != FORMAT:
-        raise CheckpointError(
-            f"{stream.name} was written by another version of genbook: its "
-            f"format is {written_by!r}, and this version reads {FORMAT!r}"
-        )
-    if size != 8 + length + sum(count for _, count in entries.values()):
-        raise ValueError("it is too short or too long")
-    return entries, metadata
 
 
 def _parse(text):
@@ -184,11 +166,3 @@ def _parse(text):
     if not isinstance(found, dict):
         raise ValueError("its header makes no sense")
     return found
-
-
-def _entry(dtype, shape, data_offsets):
-    """The spec of an array and how many bytes it takes, from its entry in a header."""
-    if not all(type(side) is int and side >= 0 for side in shape):
-        raise TypeError
-    dtype = np.dtype(DTYPES[dtype])
-    return _spec(dtype, shape), dtype.itemsize * math.prod(shape)

@@ -23,15 +23,14 @@ ACCUMULATORS = {"moment1": 0.0, "moment2": 0.0, "beta1_pow_acc": 0.9, "beta2_pow
 class Checkpointer(Hook):
     """Resumes a training from its checkpoint, and keeps the checkpoint up to date."""
 
-    def __init__(self, file, key, settings, *, advice, strict):
+    def __init__(self, file, key, settings, *, strict):
         """file: the checkpoint's. key: the fingerprint of the training. settings: a dict for
-        JSON, to say how two trainings differ. advice: how to go on, for messages. strict:
-        whether a bad file is an error, or the training starts anew.
+        JSON, to say how two trainings differ. strict: whether a user asked for this file, so that
+        a bad one is an error; else the training starts anew.
         """
         self.file = file
         self.interrupts = Interrupts()
         self._metadata = {"recipe": key, "settings": settings}
-        self._advice = advice
         self._strict = strict
         self._saved = 0  # the step of the checkpoint
         self._next = time.monotonic() + SECONDS_BETWEEN_CHECKPOINTS
@@ -75,7 +74,10 @@ class Checkpointer(Hook):
         """What was saved and how to go on from there, to be appended to a message."""
         if not self._saved:
             return ""
-        return f"; step {self._saved} is kept in {self.file}: {self._advice}"
+        how = "go on with --resume (resume=True)"
+        if not self._strict:
+            how = "the same call goes on from there"
+        return f"; step {self._saved} is kept in {self.file}: {how}"
 
     def _save(self, training):
         if ranks.rank() == 0 and training.step != self._saved:

@@ -35,11 +35,6 @@ def rank():
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def shard(index):
-    """This rank's shard of a batch: every `count()`-th of its indices [B], [B / count()]."""
-    return index[rank() :: count()]
-
-
 def average(tensors, numbers):
     """Replace each of `tensors` (float32) by its mean over the ranks; return that of `numbers`.
 
@@ -59,8 +54,6 @@ def average(tensors, numbers):
 
 def broadcast(content):
     """The bytes `content` of rank 0, on all ranks; the others pass None. Raises LostRankError."""
-    if count() == 1:
-        return content
     size = paddle.to_tensor([len(content or b"")], dtype="int64")
     _together(dist.broadcast, size, 0)
     length = int(size.numpy()[0])
@@ -90,10 +83,10 @@ class DataParallel(Hook):
                 )
 
     def on_batch(self, training, index):
-        """The shard of this rank, whose noise is seeded."""
+        """This rank's shard of the batch: every `count()`-th index. Its noise is seeded."""
         if count() > 1:
             paddle.seed(noise_seed(training.seed, training.step, rank()))
-        return shard(index)
+        return index[rank() :: count()]
 
     def on_backward(self, training, losses):
         """Average the gradients, the running statistics and the losses over the ranks."""

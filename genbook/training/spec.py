@@ -19,9 +19,8 @@ class TrainingSpec:
     model: one of MODELS. data: a name that `data.load` knows. size: pixels per side, a multiple of
     4. steps, batch_size, lr, seed: as for `fit`; the batch is that of all processes together.
     prediction: what a diffusion model predicts, one of PREDICTIONS. root: the folder of the data
-    set's files. out: the folder for the checkpoint and the model, by default
-    MODEL-DATA. resume: whether to go on from
-    the checkpoint there.
+    set's files. out: the folder for the checkpoint and the model, by default MODEL-DATA. resume:
+    whether to go on from the checkpoint there.
     """
 
     model: str
@@ -38,14 +37,13 @@ class TrainingSpec:
 
     def __post_init__(self):
         """Raise ValueError for what is wrong, before anything is loaded."""
-        if self.model not in MODELS:
-            raise ValueError(f"unknown model {self.model!r}; known are {', '.join(MODELS)}")
-        if self.data not in data.NAMES:
-            raise ValueError(f"unknown data set {self.data!r}; known are {', '.join(data.NAMES)}")
-        if self.prediction not in (None, *PREDICTIONS):
-            raise ValueError(
-                f"unknown prediction {self.prediction!r}; known are {', '.join(PREDICTIONS)}"
-            )
+        for what, value, known in (
+            ("model", self.model, MODELS),
+            ("data set", self.data, data.NAMES),
+            ("prediction", self.prediction or "v", PREDICTIONS),
+        ):
+            if value not in known:
+                raise ValueError(f"unknown {what} {value!r}; known are {', '.join(known)}")
         if self.prediction and self.model != "diffusion":
             raise ValueError(f"only diffusion predicts {self.prediction}; leave out prediction")
         if self.size is not None and (self.size < 8 or self.size % 4):
@@ -74,9 +72,9 @@ class TrainingSpec:
         from genbook.training.recipes.vae import train_improved_vae
 
         dataset = self.load_data()
+        settings = {"seed": self.seed, "folder": self.out, "resume": self.resume}
         given = {"steps": self.steps, "batch_size": self.batch_size, "lr": self.lr}
-        settings: dict = {key: value for key, value in given.items() if value is not None}
-        settings |= {"seed": self.seed, "folder": self.out, "resume": self.resume}
+        settings |= {key: value for key, value in given.items() if value is not None}
         diffusion = None
         if self.model == "autoencoder":
             model, _ = train_autoencoder(dataset, **settings)

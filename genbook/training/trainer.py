@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from genbook import accelerate
 from genbook.publishing import fingerprint
-from genbook.training import loop, progress, ranks, run_cache
+from genbook.training import checkpoint, loop, progress, ranks
 from genbook.training.checkpoint import CheckpointError
 from genbook.training.checkpointer import Checkpointer, Interrupts
 from genbook.training.loop import TrainingError
@@ -106,9 +106,8 @@ class Run:
         interrupts = checkpointer.interrupts if checkpointer else Interrupts()
         noting = interrupts.noting() if checkpointer else contextlib.nullcontext()
         with accelerate.training(), noting, progress.Bar() as bar:
-            hooks = [ranks.DataParallel(self.key, interrupts), checkpointer, bar]
-            hooks = [hook for hook in hooks if hook]
-            settings = {**self.settings, "name": self.name, "hooks": hooks}
+            hooks = filter(None, [ranks.DataParallel(self.key, interrupts), checkpointer, bar])
+            settings = {**self.settings, "name": self.name, "hooks": list(hooks)}
             try:
                 return loop.fit(self.model, self.loss, *self.data, **settings)
             except TrainingError as error:
@@ -116,36 +115,44 @@ class Run:
                 raise TrainingError(f"{error}{advice}") from None
 
     def cached(self, folder):
-        """The history from the cache in `folder`, or of a training that it then holds."""
+        """The history of the finished run in the cache `folder`, or of a training kept there.
+
+        Of processes side by side one trains and the others wait for it.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         key = self.key()
         file = folder / f"{self.name}-{key[:16]}.safetensors"
-        checkpointer = Checkpointer(
-            file.with_suffix(".checkpoint"),
-            key,
-            self.describe(),
-            advice="the same call goes on from there",
-            strict=False,
-        )
-        train = lambda: self.train(checkpointer)  # noqa: E731
-        history = run_cache.load_or_train(self.model, file, self.name, train)
-        checkpointer.file.unlink(missing_ok=True)
+        unfinished = file.with_suffix(".checkpoint")
+        with _locked(file.with_suffix(".lock"), self.name):
+            history = self._load(file)
+            if history is None:
+                checkpointer = Checkpointer(unfinished, key, self.describe(), strict=False)
+                history = self.train(checkpointer)
+                arrays = {f"model.{k}": v.numpy() for k, v in self.model.state_dict().items()}
+                checkpoint.write(file, arrays | {f"history.{k}": v for k, v in history.items()}, {})
+            unfinished.unlink(missing_ok=True)
         return history
+
+    def _load(self, file):
+        """Put the weights in `file` into the model; return the history. None for no whole file."""
+        expected = checkpoint.specs(self.model.state_dict())
+        try:
+            arrays, _ = checkpoint.read(file, {f"model.{k}": spec for k, spec in expected.items()})
+        except CheckpointError:
+            return None
+        os.utime(file)  # used again: the build deletes those that were not used for long
+        checkpoint.load_weights(self.model, {k: arrays.pop(f"model.{k}") for k in expected})
+        return {k.removeprefix("history."): v for k, v in sorted(arrays.items())}
 
     def in_folder(self, folder, resume):
         """The history of a training whose checkpoint is in `folder`."""
-        checkpointer = Checkpointer(
-            folder / "checkpoint.safetensors",
-            self.key(),
-            self.describe(),
-            advice="go on with --resume (resume=True)",
-            strict=True,
-        )
+        file = folder / "checkpoint.safetensors"
+        checkpointer = Checkpointer(file, self.key(), self.describe(), strict=True)
         if ranks.rank():
             return self.train(checkpointer)
-        if resume and not checkpointer.file.exists():
-            raise CheckpointError(f"there is nothing to resume: no {checkpointer.file}")
-        if checkpointer.file.exists() and not resume:
+        if resume and not file.exists():
+            raise CheckpointError(f"there is nothing to resume: no {file}")
+        if file.exists() and not resume:
             raise CheckpointError(f"{folder} holds a training; resume it, or name another folder")
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -156,3 +163,14 @@ class Run:
                 return self.train(checkpointer)
         except Timeout:
             raise CheckpointError(f"another process is training in {folder}") from None
+
+
+def _locked(path, name):
+    """A context in which this process alone holds the lock; others are waited for."""
+    lock = FileLock(path)
+    try:
+        return lock.acquire(timeout=0)
+    except Timeout:
+        with progress.report() as stream:
+            print(f"waiting: another process is training {name}", file=stream)
+        return lock.acquire()

@@ -173,7 +173,7 @@ def test_a_running_training(watched, tmp_path, draw):
     }
     content = checkpoint.safetensors.numpy.save(ARRAYS, header)
     (tmp_path / "file").write_bytes(content)
-    keeper = checkpointer.Checkpointer(tmp_path / "file", "r", {"steps": 5}, advice="", strict=True)
+    keeper = checkpointer.Checkpointer(tmp_path / "file", "r", {"steps": 5}, strict=True)
 
     def restore(training, arrays, step, updates):
         assert 0 <= step <= training.steps and 0 <= updates <= step

@@ -34,16 +34,6 @@ MNIST = {
 }
 
 
-@given(edited(idx(IMAGES[:, :2, :2].copy())))
-def test_idx(watched, content):
-    with watched():
-        try:
-            array = mnist_set.parse_idx(content, (2, 2), "a file")
-        except DataError:
-            return
-    assert content == idx(array)
-
-
 @pytest.fixture
 def mnist(tmp_path, monkeypatch):
     """A folder of four tiny files that pass for MNIST."""

@@ -2,17 +2,19 @@
 
 Each takes a `genbook.data.Dataset`, trains a fresh model on its images and returns the
 model and its history. steps: None for as many as the book takes on this data set.
-settings: more for `fit`.
+settings: more for `fit`. Raises TypeError for data of another kind.
 """
 
-from genbook.data import effort
+from genbook.data import Dataset, effort
 
 
 def steps_for(data, usual, steps=None):
     """`steps` where given, else how many `data` takes where digits take `usual`.
 
-    Raises ValueError for a number of steps below 1.
+    Raises TypeError where `data` is no Dataset, ValueError for a number of steps below 1.
     """
+    if not isinstance(data, Dataset):
+        raise TypeError(f"data must be a genbook.data.Dataset, got {type(data).__name__}")
     if steps is None:
         return effort(data.name) * usual
     if steps < 1:

@@ -16,13 +16,14 @@ def mean_squared_error(model, x):
 
 def train_autoencoder(data, steps=None, seed=0, **settings):
     """The lab's AutoEncoder."""
+    steps = steps_for(data, 800, steps)
     paddle.seed(seed)
     model = build(AutoEncoder, in_channels=data.images.shape[1])
     history = fit(
         model,
         mean_squared_error,
         data.images,
-        steps=steps_for(data, 800, steps),
+        steps=steps,
         seed=seed,
         name="autoencoder",
         **settings,

@@ -18,6 +18,7 @@ def train_diffusion(
 
     Of the images' labels a tenth is hidden. Inside the process images are in [-1, 1].
     """
+    steps = steps_for(data, 2500, steps)
     paddle.seed(seed)
     channels, classes = data.images.shape[1], len(data.classes)
     model = build(UNet, channels=channels, width=32, classes=classes)
@@ -31,7 +32,7 @@ def train_diffusion(
         loss,
         2 * data.images - 1,
         data.labels,
-        steps=steps_for(data, 2500, steps),
+        steps=steps,
         batch_size=batch_size,
         lr=lr,
         ema=0.995,

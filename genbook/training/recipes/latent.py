@@ -15,13 +15,14 @@ from . import steps_for
 
 def train_first_stage(data, steps=None, seed=0):
     """A VAE without labels whose KL divergence counts a quarter."""
+    steps = steps_for(data, 2000, steps)
     paddle.seed(seed)
     model = VAE(data.images.shape[1:], hidden=(512, 512, 256), latent_dim=16)
     history = fit(
         model,
         partial(vae_loss, beta=0.25),
         augment(data).images,
-        steps=steps_for(data, 2000, steps),
+        steps=steps,
         lr=2e-3,
         ema=0.995,
         seed=seed,
@@ -36,6 +37,7 @@ def train_latent_diffusion(data, vae, diffusion, steps=None, seed=0):
     Each step draws fresh codes from the posteriors of its images. A tenth of the
     labels is hidden.
     """
+    steps = steps_for(data, 2000, steps)
     more = augment(data)
     with paddle.no_grad():
         mu, logvar = vae.encode(paddle.to_tensor(more.images))
@@ -54,7 +56,7 @@ def train_latent_diffusion(data, vae, diffusion, steps=None, seed=0):
         mu.numpy(),
         logvar.numpy(),
         more.labels,
-        steps=steps_for(data, 2000, steps),
+        steps=steps,
         lr=1e-3,
         ema=0.995,
         seed=seed,

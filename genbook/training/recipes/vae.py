@@ -14,16 +14,17 @@ from . import steps_for
 
 def train_baseline_vae(data, steps=None, seed=0):
     """The usual first VAE: one hidden layer, squared error."""
+    steps = steps_for(data, 1500, steps)
     paddle.seed(seed)
     model = VAE(data.images.shape[1:], hidden=(400,), latent_dim=20)
     loss = partial(vae_loss, pixel_loss=squared_error)
-    steps = steps_for(data, 1500, steps)
     history = fit(model, loss, data.images, steps=steps, seed=seed, name="baseline VAE")
     return model, history
 
 
 def train_improved_vae(data, labels=True, steps=None, seed=0, lr=2e-3, **settings):
     """A deeper VAE with cross-entropy, on more images; told the labels, or not."""
+    steps = steps_for(data, 2000, steps)
     paddle.seed(seed)
     model = build(
         VAE,
@@ -37,7 +38,7 @@ def train_improved_vae(data, labels=True, steps=None, seed=0, lr=2e-3, **setting
         model,
         vae_loss,
         *((more.images, more.labels) if labels else (more.images,)),
-        steps=steps_for(data, 2000, steps),
+        steps=steps,
         lr=lr,
         ema=0.995,
         seed=seed,
@@ -58,9 +59,9 @@ def train_plane_autoencoder(data, steps=None, seed=0):
 
 
 def _train_in_the_plane(data, loss, name, steps, seed):
+    steps = steps_for(data, 2000, steps)
     paddle.seed(seed)
     model = VAE(data.images.shape[1:], hidden=(512, 256), latent_dim=2)
-    steps = steps_for(data, 2000, steps)
     history = fit(model, loss, data.images, steps=steps, seed=seed, name=name)
     return model, history
 

@@ -73,32 +73,17 @@ def test_without_a_home_files_elsewhere_are_found(no_home, tmp_path, monkeypatch
     assert data.files_of("hanzi") == [tmp_path / "archive.zip"]
 
 
-def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
-    def write_some(path, content):
-        with open(path, "wb") as file:
-            file.write(content[:3])
+def test_a_full_disk_leaves_the_old_file_alone(tmp_path, monkeypatch):
+    files.write(tmp_path / "deep" / "file", b"old")
+
+    def full(handle):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", write_some)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(data.DataError, match="cannot write .*file: No space left"):
-        files.write(tmp_path / "deep" / "file", b"content")
-    assert files_in(tmp_path) == []
-
-
-def test_an_interrupted_write_keeps_the_old_file(tmp_path, monkeypatch):
-    files.write(tmp_path / "file", b"old")
-
-    def interrupt(*paths):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            files.write(tmp_path / "file", b"new")
+        files.write(tmp_path / "deep" / "file", b"new")
     assert files_in(tmp_path) == ["file"]
-    assert (tmp_path / "file").read_bytes() == b"old"
-    files.write(tmp_path / "file", b"new")
-    assert (tmp_path / "file").read_bytes() == b"new"
+    assert (tmp_path / "deep" / "file").read_bytes() == b"old"
 
 
 def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path):

@@ -137,7 +137,7 @@ def test_a_training_does_not_depend_on_how_its_progress_is_shown(monkeypatch):
             patch.setitem(source.SOURCES, f"genbook.{name}", edited)
             return of_imports(training) != before
 
-    for name in ("progress", "checkpointer", "run_cache", "spec", "launch"):
+    for name in ("progress", "checkpointer", "trainer", "spec", "launch"):
         assert not changed(f"training.{name}", "def ", "def _"), name
     for name in ("models", "cli", "evaluation.metrics", "unet"):
         assert not changed(name, "return ", "return 2 * "), name

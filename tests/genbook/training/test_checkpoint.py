@@ -150,14 +150,21 @@ def test_a_huge_file_is_refused_before_it_is_read(file):
     header = raw(
         {
             **META,
-            "history.loss": entry([2**37], 2**40, "F64"),
             "model.weight": entry([3, 4]),
-            "model.count": entry([1], 8, "I64"),
+            "model.count": {"dtype": "I64", "shape": [1], "data_offsets": [48, 56]},
+            "history.loss": {"dtype": "F64", "shape": [2**37], "data_offsets": [56, 56 + 2**40]},
         }
     )
     file.write_bytes(header)
     os.truncate(file, len(header) + 2**40 + 56)  # holes, which take no room on the disk
-    with pytest.raises(CheckpointError, match="history"):
+    with pytest.raises(CheckpointError, match="its history is too long"):
+        read(file, LIKE)
+
+
+@pytest.mark.parametrize("history", [np.ones((5, 2)), np.ones(5, "float32")])
+def test_a_history_of_another_form_is_refused(file, history):
+    write(file, {**ARRAYS, "history.loss": history}, METADATA)
+    with pytest.raises(CheckpointError, match="not of float64 vectors"):
         read(file, LIKE)
 
 

@@ -7,7 +7,7 @@ import pytest
 from genbook.data import Dataset
 from genbook.data import augmentation as augment
 from genbook.diffusion import GaussianDiffusion, linear_beta_schedule
-from genbook.training.recipes import autoencoder, diffusion, vae
+from genbook.training.recipes import autoencoder, diffusion, latent, vae
 from genbook.vae import gaussian_kl
 
 IMAGES = np.random.default_rng(0).random((6, 1, 8, 8), dtype="float32")
@@ -125,3 +125,21 @@ def test_other_data_is_trained_longer(caught):
     assert caught["steps"] == 4 * steps
     vae.train_improved_vae(DATA, steps=7)
     assert caught["steps"] == 7
+
+
+RECIPES = [
+    autoencoder.train_autoencoder,
+    lambda data: diffusion.train_diffusion(data, None),
+    vae.train_baseline_vae,
+    vae.train_improved_vae,
+    vae.train_plane_vae,
+    latent.train_first_stage,
+    lambda data: latent.train_latent_diffusion(data, None, None),
+]
+
+
+@pytest.mark.parametrize("recipe", range(len(RECIPES)))
+@pytest.mark.parametrize("data", [IMAGES, (IMAGES, LABELS), paddle.to_tensor(IMAGES)], ids=type)
+def test_what_is_no_dataset_is_one_clear_error(recipe, data):
+    with pytest.raises(TypeError, match="a genbook.data.Dataset, got (ndarray|tuple|Tensor)"):
+        RECIPES[recipe](data)
