@@ -71,7 +71,7 @@ def standalone(cells: Iterable[str | Shown]) -> Standalone:
         else:
             parts.append(_CellPart(f"cell {i}", cell, imported, package))
     targets = [t for part in parts for t in (*part.needs, *part.defines)]
-    package.cut_tables(set().union(*(part.strings for part in parts)), targets)
+    package.cut_table(set().union(*(part.strings for part in parts)), targets)
     carried = package.reached([*targets, WARNINGS])
     _require_allowed(parts, carried, package)
     _require_distinct(parts, carried, package)
