@@ -45,9 +45,8 @@ class Package:
         """What a definition refers to, and whether at once (see `Definition.references`)."""
         if not target.name:  # a module as a whole
             return {}
-        definition = self.definition(target)
-        found = {self.origin(t): at_once for t, at_once in definition.references.items()}
-        return dict.fromkeys(map(self.origin, definition.imports_inside), False) | found
+        references = self.definition(target).references
+        return {self.origin(t): at_once for t, at_once in references.items()}
 
     def reached(self, targets: Iterable[Target]) -> dict[Target, None]:
         """`targets` and all that they refer to in turn."""

@@ -174,7 +174,7 @@ class Definition:
     def references(self) -> dict[Target, bool]:
         """What it refers to outside of itself, and whether where it is defined: not when called."""
         own = bound_by(self.text)
-        found: dict[Target, bool] = {}
+        found: dict[Target, bool] = dict.fromkeys(self.imports_inside, False)
         for name, at_once in names_used(f"{self.module.future}\n{self.text}").items():
             target = None if name in own else self.module.resolve(name)
             if target:

@@ -37,6 +37,7 @@ def test_digest_counts_the_borders():
 WAYS = [
     "import genbook.vae",
     "import genbook.vae as v",
+    "import genbook.vae, genbook.alone",
     "from genbook import vae as u",
     "def later():\n    from genbook.vae import f",
     "from genbook.vae import f as g",
@@ -53,6 +54,7 @@ WAYS = [
 @pytest.mark.parametrize("way", WAYS)
 def test_every_way_to_import_is_seen(package, way):
     files = {
+        "alone.py": "",
         "vae.py": "def f():\n    return 1\n",
         "sub/__init__.py": "from .part import thing\nfrom . import part\nfrom .. import vae\n\n\n"
         "def relative():\n    return part.thing()\n\n\n"
