@@ -123,9 +123,9 @@ def row_major(shape):
     return strided(shape, [math.prod(shape[i + 1 :]) for i in range(len(shape))])
 
 
-def transposed(shape):
-    """The layout of a float32 matrix [m, n] that lies in memory as its transpose [n, m]."""
-    return strided(shape, (1, shape[0]))
+def transpose(shape):
+    """The layout of the transpose [n, m] of a row-major float32 matrix [m, n]."""
+    return strided(shape[::-1], (1, shape[1]))
 
 
 def any_layout(shape, dtype=F32):
@@ -367,22 +367,20 @@ class Product:
     """
 
     def __init__(self, n, i, o, bias, bf16):
-        self._sizes, self._bias, self._bf16 = (n, i, o), bias, bf16
+        self._x, self._weight, self._y = (n, i), (i, o), (n, o)
+        self._bias, self._bf16 = (1, o) if bias else None, bf16
 
     @functools.cached_property
     def forward(self):
-        n, i, o = self._sizes
-        return self._product((n, i), (i, o), (n, o), (1, o) if self._bias else None)
+        return self._product(self._x, self._weight, self._y, self._bias)
 
     @functools.cached_property
     def gradient_x(self):
-        n, i, o = self._sizes
-        return self._product((n, o), transposed((o, i)), (n, i))
+        return self._product(self._y, transpose(self._weight), self._x)
 
     @functools.cached_property
     def gradient_weight(self):
-        n, i, o = self._sizes
-        return self._product(transposed((i, n)), (n, o), (i, o))
+        return self._product(transpose(self._x), self._y, self._weight)
 
     def _product(self, a, b, result, bias=None):
         layouts = [row_major(v) if isinstance(v, tuple) else v for v in (a, b, bias, result)]

@@ -9,7 +9,6 @@ change a result does not count: comments, docstrings, formatting.
 from __future__ import annotations
 
 import ast
-import contextlib
 import functools
 import hashlib
 import importlib.util
@@ -71,7 +70,7 @@ def of_modules(modules: frozenset[str]) -> str:
     """
     if missing := sorted(modules - SOURCES.keys()):
         raise ValueError(f"{missing[0]} is not a module of genbook")
-    return digest(*(f"{name}\n{_code(name)}" for name in closure(modules)))
+    return digest(*(f"{home.name}\n{home.code}" for home in closure(modules)))
 
 
 def of_imports(source: str) -> str:
@@ -104,39 +103,21 @@ def of_definitions(targets: Iterable[Target]) -> str:
         parts.add(of_modules(frozenset({target.module} & SOURCES.keys())))
     # Whatever is imported runs, also where no definition is taken from it.
     modules = {t.module for t in seen if isinstance(t, Global)} & SOURCES.keys()
-    parts |= {_actions(name) for name in closure(modules)}
+    for home in closure(modules):
+        parts.add(f"{home.name}\n{ast.dump(ast.Module(home.actions, []))}")
     return digest(*sorted(parts))
 
 
-def closure(modules: Iterable[str]) -> list[str]:
-    """`modules` and all modules of genbook that they import in turn, sorted."""
-    seen: set[str] = set()
-    queue = list(modules)
+def closure(names: Iterable[str]) -> list[Module]:
+    """These modules and all modules of genbook that they import in turn, sorted by name."""
+    found: dict[str, Module] = {}
+    queue = list(names)
     while queue:
         name = queue.pop()
-        if name not in seen and (found := _parsed(name)):
-            queue += found.imported
-        if name in SOURCES:
-            seen.add(name)
-    return sorted(seen)
-
-
-def _parsed(name: str) -> Module | None:
-    """A module; None where its syntax is wrong, as Python will tell whoever imports it."""
-    with contextlib.suppress(NotStandalone):
-        return module(name)
-    return None
-
-
-def _code(name: str) -> str:
-    found = _parsed(name)
-    return found.code if found else SOURCES[name].text
-
-
-def _actions(name: str) -> str:
-    """What a module does when it is imported, beyond defining names."""
-    found = _parsed(name)
-    return f"{name}\n{ast.dump(ast.Module(found.actions, []))}" if found else SOURCES[name].text
+        if name not in found and (home := module(name)):
+            found[name] = home
+            queue += home.imported
+    return [found[name] for name in sorted(found)]
 
 
 # --- the machine --------------------------------------------------------------------------------

@@ -92,7 +92,10 @@ class Module:
         """package: what `from .` refers to."""
         self.name, self.package = name, package
         self.lines = source.splitlines(keepends=True)
-        self.tree = parse(name, source)
+        try:
+            self.tree = ast.parse(source)
+        except SyntaxError:  # an action: this is what importing it does
+            self.tree = ast.parse(f"raise SyntaxError({source!r})")
         self.future = ""  # the import that leaves annotations unevaluated
         self.imports: dict[str, Target] = {}
         self.definitions: dict[str, Definition] = {}
@@ -185,14 +188,6 @@ class Definition:
     def imports_inside(self) -> list[Target]:
         """What it imports when it is called."""
         return imports_in(self.node, self.module.package)
-
-
-def parse(where: str, source: str) -> ast.Module:
-    """The tree of Python source; `where` names it in the message of NotStandalone."""
-    try:
-        return ast.parse(source)
-    except SyntaxError as error:
-        raise NotStandalone(f"{where}: not plain Python: {error}") from error
 
 
 def code_of(node: ast.AST) -> str:

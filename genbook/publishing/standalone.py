@@ -22,7 +22,6 @@ from .source import (
     imports_of,
     module,
     names_used,
-    parse,
     rows,
 )
 
@@ -89,7 +88,10 @@ class _CellPart:
 
     def __init__(self, where: str, source: str, imported: dict[str, Target], package: Package):
         self.where, self.source = where, source
-        self.tree = parse(where, source)
+        try:
+            self.tree = ast.parse(source)
+        except SyntaxError as error:
+            raise NotStandalone(f"{where}: not plain Python: {error}") from error
         self.imports: dict[str, Target] = {}
         self.dropped: set[int] = set()  # the lines of imports from genbook
         for node in self.tree.body:

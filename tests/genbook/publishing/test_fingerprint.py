@@ -105,6 +105,15 @@ def test_code_that_cannot_be_followed_counts_as_a_whole(package):
     assert of_imports("from genbook.metrics import f") != before
 
 
+def test_a_module_that_is_no_python_counts_with_its_text(package):
+    package({"metrics.py": "def f():\n    return 1\n"})
+    page, found = "from genbook.metrics import f", []
+    for text in ("def f():\n    return 1\n", "def f(:\n    return 1\n", "def f(:\n    return 2\n"):
+        package({"metrics.py": text})
+        found += [of_imports(page), of_modules(frozenset(["genbook.metrics"]))]
+    assert len(set(found)) == 6
+
+
 DOCUMENTED = '"""Module."""\n\n\ndef f(x):\n    """Function."""\n    return 2 * x  # comment\n'
 
 
