@@ -10,6 +10,7 @@ import numpy as np
 import paddle
 
 from genbook import system
+from genbook.accelerate.onednn import is_float32
 
 CHUNK = 2**15  # numbers at a time: the arrays of a chunk stay in the processor's cache
 
@@ -24,16 +25,20 @@ def append_optimize_op(optimizer, block, param_and_grad):
 
     Returns NotImplemented, with nothing done, for all but dense float32 on a CPU.
     """
-    if type(optimizer) is not paddle.optimizer.Adam or not isinstance(
-        param_and_grad, (list, tuple)
-    ):
+    known = (
+        type(optimizer) is paddle.optimizer.Adam
+        and not optimizer._amsgrad
+        and not optimizer._lazy_mode
+        and isinstance(optimizer._beta1, float)
+        and isinstance(optimizer._beta2, float)
+        and isinstance(param_and_grad, (list, tuple))
+        and is_float32(*param_and_grad)
+        and all(tensor.is_contiguous() for tensor in param_and_grad)
+    )
+    if not known:
         return NotImplemented
     parameter, gradient = param_and_grad
-    if not (_plain(parameter) and _plain(gradient)) or optimizer._amsgrad or optimizer._lazy_mode:
-        return NotImplemented
     beta1, beta2 = optimizer._beta1, optimizer._beta2
-    if not (isinstance(beta1, float) and isinstance(beta2, float)):
-        return NotImplemented
     mean, square, power1, power2 = (
         optimizer._get_accumulator_master(name, parameter)
         for name in (
@@ -74,16 +79,6 @@ def update(parameter, gradient, mean, square, *, step, beta1, beta2, epsilon):
         np.divide(m, s, out=s)
         s *= step
         p -= s
-
-
-def _plain(tensor):
-    return (
-        isinstance(tensor, paddle.Tensor)
-        and tensor.is_dense()
-        and tensor.place.is_cpu_place()
-        and tensor.dtype == paddle.float32
-        and tensor.is_contiguous()
-    )
 
 
 def _flat(tensor):

@@ -3,17 +3,17 @@
 What a layer's settings or its input ask for and is not implemented here is left to Paddle: other
 dtypes and devices, static graphs, dilation, groups, channels last.
 Gradients that are themselves differentiated (`create_graph=True`) are composed of Paddle's
-differentiable functions.
+differentiable functions, for the layers of which Paddle has a second derivative.
 
 One thing fails that works in Paddle: a second `backward` through one graph (`retain_graph=True`).
 Paddle 3.3 crashes at it wherever a graph holds a PyLayer; `paddle.grad` may be called repeatedly.
 """
 
 import contextlib
+import contextvars
 import functools
 import inspect
 import math
-import threading
 from collections.abc import Callable
 
 import paddle
@@ -22,7 +22,7 @@ import paddle.nn.functional as F
 from paddle.autograd import PyLayer
 
 from genbook.accelerate import adam, onednn
-from genbook.accelerate.onednn import empty
+from genbook.accelerate.onednn import empty, is_float32
 
 LARGE = 2**17  # numbers in a tensor; with fewer, a call costs about what it saves
 LARGE_PRODUCT = 2**19  # multiplications in a product of matrices, likewise
@@ -69,11 +69,7 @@ def compiled(kind, *settings):
     return kind(*settings)
 
 
-class _Precision(threading.local):
-    bfloat16 = False
-
-
-_precision = _Precision()
+_rounds = contextvars.ContextVar("_rounds", default=False)  # whether factors; one per thread
 
 
 @contextlib.contextmanager
@@ -83,17 +79,17 @@ def bfloat16_products():
     Such products are two to four times faster. The relative error of a factor is at most 2^-8;
     sums stay float32.
     """
-    before, _precision.bfloat16 = _precision.bfloat16, True
+    token = _rounds.set(True)
     try:
         yield
     finally:
-        _precision.bfloat16 = before
+        _rounds.reset(token)
 
 
 def uses_bfloat16(layer, *tensors):
     """Whether to round the factors of this layer's products; see `accelerate.bfloat16`."""
     marked = vars(layer).get("bfloat16_products") and not recorded(tensors)
-    return bool(_precision.bfloat16 or marked) and onednn.has_amx()
+    return bool(_rounds.get() or marked) and onednn.has_amx()
 
 
 def recorded(tensors):
@@ -103,87 +99,53 @@ def recorded(tensors):
     return [tensor for tensor in tensors if tensor is not None and not tensor.stop_gradient]
 
 
-def is_float32(*tensors):
-    """Whether these are dense float32 tensors on the CPU, outside a static graph."""
-    return (
-        all(
-            isinstance(t, paddle.Tensor)
-            and t.dtype is paddle.float32
-            and t.is_dense()
-            and not t.is_dist()
-            and t.place.is_cpu_place()
-            for t in tensors
-            if t is not None
-        )
-        and paddle.in_dynamic_mode()
-    )
-
-
-class Function(PyLayer):
-    """A function of tensors with two ways back: a fast one, and one that can be differentiated.
-
-    A subclass has `compute`, and two functions of the context, dy and the saved tensors that return
-    the gradients of all tensor arguments, in their order.
-    """
+class Recorded(PyLayer):
+    """A node of autograd's graph, for a value that was computed elsewhere."""
 
     @staticmethod
-    def compute(ctx, *args):
-        """The value; calls `save`."""
-        raise NotImplementedError
-
-    @staticmethod
-    def gradients(ctx, dy, *saved):
-        """The gradients by oneDNN; anything for those that `ctx.wanted` does not ask for."""
-        raise NotImplementedError
-
-    @staticmethod
-    def differentiable_gradients(ctx, dy, *saved):
-        """The same by Paddle's functions, which autograd records."""
-        raise NotImplementedError
-
-    @staticmethod
-    def forward(ctx, recorded, compute):
-        """compute(ctx); autograd connects the result with the list of recorded tensors.
+    def forward(ctx, variables, value, backward):
+        """value(), which backward(dy) -> [dx, ...] connects with the tensors in `variables`.
 
         In one list, because `paddle.grad` with respect to some of several tensor arguments
         fails: a backward cannot know which of them to return None for.
         """
-        return compute(ctx)
+        ctx.call = backward
+        return value()
 
-    @classmethod
-    def backward(cls, ctx, dy):
-        """The list of the recorded tensors' gradients."""
-        saved = ctx.saved_tensor()
-        if [tensor.inplace_version for tensor in saved] != ctx.versions:
-            raise RuntimeError("a tensor that a gradient depends on was modified in place")
-        way = cls.differentiable_gradients if paddle.is_grad_enabled() else cls.gradients
-        gradients = way(ctx, dy.contiguous(), *saved)
-        return [g for wanted, g in zip(ctx.wanted, gradients) if wanted]
+    @staticmethod
+    def backward(ctx, dy):
+        """The gradients of the variables."""
+        return ctx.call(dy)
 
 
-class NoBackward:
-    """The context of a `compute` that no backward follows."""
+def record(y, tensors, gradients, differentiable=None):
+    """y, connected with the x, weight and bias that it was computed of; any may be None but x.
 
-    def save_for_backward(self, *tensors):
-        """Keep nothing."""
-
-
-def apply(function, tensors, *settings):
-    """Compute a Function of tensors, which may be None, and record it if need be."""
-
-    def compute(ctx):
-        return function.compute(ctx, *tensors, *settings)
-
+    gradients(dy, wanted): the gradients of all of them by oneDNN; anything for those that are not
+    wanted. differentiable(dy): the same by Paddle's functions, which autograd records; None where
+    Paddle itself has no second derivative.
+    """
     variables = recorded(tensors)
-    return function.apply(variables, compute) if variables else compute(NoBackward())
+    if not variables:
+        return y
+    wanted = [tensor is not None and not tensor.stop_gradient for tensor in tensors]
+    needed = tensors[:2]  # no gradient depends on a bias
+    versions = [tensor.inplace_version for tensor in needed]
 
+    def backward(dy):
+        if [tensor.inplace_version for tensor in needed] != versions:
+            raise RuntimeError("a tensor that a gradient depends on was modified in place")
+        if not paddle.is_grad_enabled():
+            found = gradients(dy.contiguous(), wanted)
+        elif differentiable:
+            found = differentiable(dy)
+        else:
+            raise NotImplementedError(
+                "create_graph=True: Paddle has no second derivative of a layer on the way"
+            )
+        return [gradient for gradient, want in zip(found, wanted) if want]
 
-def save(ctx, arguments, *others):
-    """Save the tensor arguments of a function, save a bias, and others for the way back."""
-    ctx.wanted = [tensor is not None and not tensor.stop_gradient for tensor in arguments]
-    saved = [*arguments[:2], *others]  # no gradient depends on a bias
-    ctx.versions = [tensor.inplace_version for tensor in saved]
-    ctx.save_for_backward(*saved)
+    return Recorded.apply(variables, lambda: y, backward)
 
 
 def run(operation, *tensors):
@@ -192,245 +154,78 @@ def run(operation, *tensors):
     operation(*[tensor.data_ptr() for tensor in given])
 
 
-class Conv2D(Function):
-    """y = conv(x, weight) + bias."""
+def conv2d(layer, x):
+    """What the forward of an nn.Conv2D returns; NotImplemented where that is left to Paddle."""
+    weight, bias = layer.weight, layer.bias
+    if not supports_convolution(layer, x, weight.shape[1]):
+        return NotImplemented
+    stride, padding = pair(layer._stride), pair(layer._padding)
+    if any(s + 2 * p < k for s, p, k in zip(x.shape[2:], padding, weight.shape[2:])):
+        return NotImplemented
+    settings = (bias is not None, stride, padding, uses_bfloat16(layer, x, weight, bias))
+    convolution = compiled(onednn.Convolution, tuple(x.shape), tuple(weight.shape), *settings)
+    y = empty(convolution.y_shape)
+    run(convolution.forward, x, weight, bias, y)
 
-    @staticmethod
-    def compute(ctx, x, weight, bias, stride, padding, bf16):
-        """x: [N, C, H, W]. weight: [O, C, k, l]. bias: [O] or None. Returns y [N, O, H', W']."""
-        save(ctx, (x, weight, bias))
-        has_bias = bias is not None
-        settings = (tuple(x.shape), tuple(weight.shape), has_bias, stride, padding, bf16)
-        ctx.convolution, ctx.has_bias = compiled(onednn.Convolution, *settings), has_bias
-        ctx.stride, ctx.padding = stride, padding
-        y = empty(ctx.convolution.y_shape)
-        run(ctx.convolution.forward, x, weight, bias, y)
-        return y
-
-    @staticmethod
-    def gradients(ctx, dy, x, weight):
+    def gradients(dy, wanted):
         dx, dweight = empty(x.shape), empty(weight.shape)
-        dbias = empty(weight.shape[:1]) if ctx.has_bias else None
-        if ctx.wanted[0] and any(ctx.wanted[1:]):
-            run(ctx.convolution.gradients, weight, dy, dx, x, dweight, dbias)
-        elif ctx.wanted[0]:
-            run(ctx.convolution.gradient_x, weight, dy, dx)
+        dbias = None if bias is None else empty(bias.shape)
+        if wanted[0] and any(wanted[1:]):
+            run(convolution.gradients, weight, dy, dx, x, dweight, dbias)
+        elif wanted[0]:
+            run(convolution.gradient_x, weight, dy, dx)
         else:
-            run(ctx.convolution.gradient_weight, x, dy, dweight, dbias)
+            run(convolution.gradient_weight, x, dy, dweight, dbias)
         return dx, dweight, dbias
 
-    @staticmethod
-    def differentiable_gradients(ctx, dy, x, weight):
-        dx = F.conv2d_transpose(
-            dy, weight, stride=ctx.stride, padding=ctx.padding, output_size=x.shape[2:]
-        )
-        return dx, weight_gradient(x, dy, weight, ctx), dy.sum([0, 2, 3])
+    def differentiable(dy):
+        sides = x.shape[2:]
+        dx = F.conv2d_transpose(dy, weight, stride=stride, padding=padding, output_size=sides)
+        # The weight's gradient [O, C, k, l] is a convolution of x with dy, images as channels.
+        images, slopes = x.transpose([1, 0, 2, 3]), dy.transpose([1, 0, 2, 3])
+        dweight = F.conv2d(images, slopes, padding=padding, dilation=stride)  # [C, O, >= k, >= l]
+        dweight = dweight[:, :, : weight.shape[2], : weight.shape[3]].transpose([1, 0, 2, 3])
+        return dx, dweight, dy.sum([0, 2, 3])
+
+    return record(y, (x, weight, bias), gradients, differentiable)
 
 
-def weight_gradient(x, dy, weight, ctx):
-    """The gradient of a convolution's weight [O, C, k, l], as a convolution of x with dy."""
-    x, dy = x.transpose([1, 0, 2, 3]), dy.transpose([1, 0, 2, 3])
-    gradient = F.conv2d(x, dy, padding=ctx.padding, dilation=ctx.stride)  # [C, O, >= k, >= l]
-    return gradient[:, :, : weight.shape[2], : weight.shape[3]].transpose([1, 0, 2, 3])
+def conv2d_transpose(layer, x, output_size=None):
+    """What the forward of an nn.Conv2DTranspose returns; NotImplemented as for `conv2d`.
 
+    That is the gradient of x in a convolution, and a bias.
+    """
+    weight, bias = layer.weight, layer.bias
+    if (
+        output_size is not None
+        or layer.output_padding != 0
+        or not supports_convolution(layer, x, weight.shape[0])
+    ):
+        return NotImplemented
+    stride, padding = pair(layer._stride), pair(layer._padding)
+    sides = [
+        (side - 1) * step + size - 2 * pad
+        for side, step, size, pad in zip(x.shape[2:], stride, weight.shape[2:], padding)
+    ]
+    if min(sides) < 1:
+        return NotImplemented
+    n, c = x.shape[0], weight.shape[1]
+    settings = (False, stride, padding, uses_bfloat16(layer, x, weight, bias))
+    convolution = compiled(onednn.Convolution, (n, c, *sides), tuple(weight.shape), *settings)
+    y = empty([n, c, *sides])
+    run(convolution.gradient_x, weight, x, y)
+    if bias is not None:
+        run(compiled(onednn.binary, onednn.ADD, (n, c, math.prod(sides)), (1, c, 1)), y, bias, y)
 
-class Conv2DTranspose(Function):
-    """The transposed convolution: the gradient of x in a convolution, and a bias."""
-
-    @staticmethod
-    def compute(ctx, x, weight, bias, y_shape, stride, padding, bf16):
-        """x: [N, C, H, W]. weight: [C, O, k, l]. bias: [O] or None. Returns y of y_shape."""
-        save(ctx, (x, weight, bias))
-        ctx.stride, ctx.padding = stride, padding
-        ctx.convolution = compiled(
-            onednn.Convolution, y_shape, tuple(weight.shape), False, stride, padding, bf16
-        )
-        y = empty(y_shape)
-        run(ctx.convolution.gradient_x, weight, x, y)
-        if bias is not None:
-            n, c, *sides = y_shape
-            add = compiled(onednn.binary, onednn.ADD, (n, c, math.prod(sides)), (1, c, 1))
-            run(add, y, bias, y)
-        return y
-
-    @staticmethod
-    def gradients(ctx, dy, x, weight):
+    def gradients(dy, wanted):
         dx, dweight = empty(x.shape), empty(weight.shape)
-        if ctx.wanted[0]:
-            run(ctx.convolution.forward, dy, weight, dx)
-        if ctx.wanted[1]:
-            run(ctx.convolution.gradient_weight, dy, x, dweight)
-        return dx, dweight, sum_of_channels(dy) if any(ctx.wanted[2:]) else None
+        if wanted[0]:
+            run(convolution.forward, dy, weight, dx)
+        if wanted[1]:
+            run(convolution.gradient_weight, dy, x, dweight)
+        return dx, dweight, sum_of_channels(dy) if wanted[2] else None
 
-    @staticmethod
-    def differentiable_gradients(ctx, dy, x, weight):
-        dx = F.conv2d(dy, weight, stride=ctx.stride, padding=ctx.padding)
-        return dx, weight_gradient(dy, x, weight, ctx), dy.sum([0, 2, 3])
-
-
-class Linear(Function):
-    """y = x weight + bias."""
-
-    @staticmethod
-    def compute(ctx, x, weight, bias, bf16):
-        """x: [..., I]. weight: [I, O]. bias: [O] or None. Returns y [..., O]."""
-        save(ctx, (x, weight, bias))
-        n = math.prod(x.shape[:-1])
-        ctx.product = compiled(onednn.Product, n, *weight.shape, bias is not None, bf16)
-        y = empty([*x.shape[:-1], weight.shape[1]])
-        run(ctx.product.forward, x, weight, bias, y)
-        return y
-
-    @staticmethod
-    def gradients(ctx, dy, x, weight):
-        dx, dweight = empty(x.shape), empty(weight.shape)
-        if ctx.wanted[0]:
-            run(ctx.product.gradient_x, dy, weight, dx)
-        if ctx.wanted[1]:
-            run(ctx.product.gradient_weight, x, dy, dweight)
-        return dx, dweight, sum_of_rows(dy) if any(ctx.wanted[2:]) else None
-
-    @staticmethod
-    def differentiable_gradients(ctx, dy, x, weight):
-        rows = dy.reshape([-1, weight.shape[1]])
-        return dy @ weight.t(), x.reshape([-1, weight.shape[0]]).t() @ rows, rows.sum(0)
-
-
-def _slope_of_relu(x):
-    return (x > 0).astype(x.dtype)
-
-
-def _slope_of_sigmoid(x):
-    y = F.sigmoid(x)
-    return y * (1 - y)
-
-
-def _slope_of_silu(x):
-    y = F.sigmoid(x)
-    return y * (1 + x * (1 - y))
-
-
-# oneDNN's algorithm and its alpha, and the derivative
-ACTIVATIONS = {
-    "relu": (0x20, 0.0, _slope_of_relu),
-    "sigmoid": (0x29, 0.0, _slope_of_sigmoid),
-    "silu": (0x2C, 1.0, _slope_of_silu),
-}
-
-
-class Activation(Function):
-    """A function of each number by itself."""
-
-    @staticmethod
-    def compute(ctx, x, name):
-        """x: of any shape. name: one of `ACTIVATIONS`. Returns y of x's shape."""
-        save(ctx, (x,))
-        algorithm, alpha, ctx.slope = ACTIVATIONS[name]
-        ctx.function = compiled(onednn.Elementwise, math.prod(x.shape), algorithm, alpha)
-        y = empty(x.shape)
-        run(ctx.function.forward, x, y)
-        return y
-
-    @staticmethod
-    def gradients(ctx, dy, x):
-        dx = empty(x.shape)
-        run(ctx.function.gradient, x, dy, dx)
-        return (dx,)
-
-    @staticmethod
-    def differentiable_gradients(ctx, dy, x):
-        return (dy * ctx.slope(x),)
-
-
-class MaxPool2D(Function):
-    """The maximum of each window; the gradient goes to the first of equal maxima."""
-
-    @staticmethod
-    def compute(ctx, x, size, stride):
-        """x: [N, C, H, W]. Returns y [N, C, H', W']."""
-        ctx.pooling, ctx.size, ctx.stride = (
-            compiled(onednn.MaxPooling, tuple(x.shape), size, stride),
-            size,
-            stride,
-        )
-        y, workspace = (
-            empty(ctx.pooling.y_shape),
-            empty([ctx.pooling.workspace_bytes], paddle.uint8),
-        )
-        run(ctx.pooling.forward, x, y, workspace)
-        save(ctx, (x,), workspace)
-        return y
-
-    @staticmethod
-    def gradients(ctx, dy, x, workspace):
-        dx = empty(x.shape)
-        run(ctx.pooling.gradient, dy, workspace, dx)
-        return (dx,)
-
-    @staticmethod
-    def differentiable_gradients(ctx, dy, x, workspace):
-        _, places = F.max_pool2d(x.detach(), ctx.size, ctx.stride, return_mask=True)
-        zeros = paddle.zeros_like(x).flatten(2)
-        dx = zeros.put_along_axis(places.flatten(2).astype("int64"), dy.flatten(2), 2, "add")
-        return (dx.reshape(x.shape),)
-
-
-class GroupNorm(Function):
-    """y = weight * (x - mean) / sqrt(variance + epsilon) + bias over groups of channels."""
-
-    @staticmethod
-    def compute(ctx, x, weight, bias, groups, epsilon):
-        """x: [N, C, H, W]. weight, bias: [C]. Returns y of x's shape."""
-        ctx.norm = compiled(onednn.GroupNormalization, tuple(x.shape), groups, epsilon)
-        ctx.groups, ctx.epsilon = groups, epsilon
-        x_hat, y = empty(x.shape), empty(x.shape)
-        mean, variance = empty(ctx.norm.rows), empty(ctx.norm.rows)
-        run(ctx.norm.normalize, x, x_hat, mean, variance)
-        run(ctx.norm.affine, x_hat, weight, bias, y)
-        save(ctx, (x, weight, bias), x_hat, mean, variance)
-        return y
-
-    @staticmethod
-    def gradients(ctx, dy, x, weight, x_hat, mean, variance):
-        dx = empty(x.shape)
-        run(ctx.norm.product, dy, x_hat, dx)  # dx is used for what is needed on the way
-        dweight, dbias = sum_of_channels(dx), sum_of_channels(dy)
-        run(ctx.norm.scale, dy, weight, dx)
-        run(ctx.norm.gradient, x, dx, mean, variance, dx)
-        return dx, dweight, dbias
-
-    @staticmethod
-    def differentiable_gradients(ctx, dy, x, weight, *_):
-        rows = [len(x), ctx.groups, -1]
-        centred = x.reshape(rows) - x.reshape(rows).mean(2, keepdim=True)
-        scale = (centred.square().mean(2, keepdim=True) + ctx.epsilon).rsqrt()
-        x_hat = centred * scale
-        dx_hat = (dy * weight.reshape([-1, 1, 1])).reshape(rows)
-        dx = scale * (
-            dx_hat - dx_hat.mean(2, keepdim=True) - x_hat * (dx_hat * x_hat).mean(2, keepdim=True)
-        )
-        dweight = (dy * x_hat.reshape(x.shape)).sum([0, 2, 3])
-        return dx.reshape(x.shape), dweight, dy.sum([0, 2, 3])
-
-
-def sum_of_channels(x):
-    """[N, C, H, W] -> [C]. A product with ones is some three times faster than Paddle's sum."""
-    n, c, *sides = x.shape
-    return (x.reshape([n * c, -1]) @ paddle.ones([math.prod(sides)])).reshape([n, c]).sum(0)
-
-
-def sum_of_rows(x):
-    """[..., O] -> [O], by the same trick."""
-    x = x.flatten(0, -2)
-    return paddle.ones([len(x)]) @ x
-
-
-def pair(value):
-    """A number for both sides as two numbers; None for what is neither one nor two numbers."""
-    two = (value, value) if isinstance(value, int) else value
-    if isinstance(two, (list, tuple)) and len(two) == 2 and all(isinstance(v, int) for v in two):
-        return tuple(two)
-    return None
+    return record(y, (x, weight, bias), gradients)
 
 
 def supports_convolution(layer, x, channels):
@@ -448,35 +243,12 @@ def supports_convolution(layer, x, channels):
     )
 
 
-def conv2d(layer, x):
-    """What the forward of an nn.Conv2D returns; NotImplemented where that is left to Paddle."""
-    if not supports_convolution(layer, x, layer.weight.shape[1]):
-        return NotImplemented
-    weight, stride, padding = layer.weight, pair(layer._stride), pair(layer._padding)
-    if any(s + 2 * p < k for s, p, k in zip(x.shape[2:], padding, weight.shape[2:])):
-        return NotImplemented
-    bf16 = uses_bfloat16(layer, x, weight, layer.bias)
-    return apply(Conv2D, (x, weight, layer.bias), stride, padding, bf16)
-
-
-def conv2d_transpose(layer, x, output_size=None):
-    """What the forward of an nn.Conv2DTranspose returns; NotImplemented as for `conv2d`."""
-    if (
-        output_size is not None
-        or layer.output_padding != 0
-        or not supports_convolution(layer, x, layer.weight.shape[0])
-    ):
-        return NotImplemented
-    weight, stride, padding = layer.weight, pair(layer._stride), pair(layer._padding)
-    sides = [
-        (side - 1) * step + size - 2 * pad
-        for side, step, size, pad in zip(x.shape[2:], stride, weight.shape[2:], padding)
-    ]
-    if min(sides) < 1:
-        return NotImplemented
-    bf16 = uses_bfloat16(layer, x, weight, layer.bias)
-    y_shape = (x.shape[0], weight.shape[1], *sides)
-    return apply(Conv2DTranspose, (x, weight, layer.bias), y_shape, stride, padding, bf16)
+def pair(value):
+    """A number for both sides as two numbers; None for what is neither one nor two numbers."""
+    two = (value, value) if isinstance(value, int) else value
+    if isinstance(two, (list, tuple)) and len(two) == 2 and all(isinstance(v, int) for v in two):
+        return tuple(two)
+    return None
 
 
 def linear(layer, x):
@@ -490,13 +262,49 @@ def linear(layer, x):
     )
     if not known:
         return NotImplemented
-    return apply(Linear, (x, weight, bias), uses_bfloat16(layer, x, weight, bias))
+    settings = (bias is not None, uses_bfloat16(layer, x, weight, bias))
+    product = compiled(onednn.Product, math.prod(x.shape[:-1]), *weight.shape, *settings)
+    y = empty([*x.shape[:-1], weight.shape[1]])
+    run(product.forward, x, weight, bias, y)
+
+    def gradients(dy, wanted):
+        dx, dweight = empty(x.shape), empty(weight.shape)
+        if wanted[0]:
+            run(product.gradient_x, dy, weight, dx)
+        if wanted[1]:
+            run(product.gradient_weight, x, dy, dweight)
+        return dx, dweight, sum_of_rows(dy) if wanted[2] else None
+
+    def differentiable(dy):
+        rows = dy.reshape([-1, weight.shape[1]])
+        return dy @ weight.t(), x.reshape([-1, weight.shape[0]]).t() @ rows, rows.sum(0)
+
+    return record(y, (x, weight, bias), gradients, differentiable)
 
 
 def activation(name, x=None, *options, **named):
     """What F.relu, F.silu or F.sigmoid returns; NotImplemented where an option is set."""
-    known = is_large(x) and not any(options) and not any(named.values())
-    return apply(Activation, (x,), name) if known else NotImplemented
+    if not is_large(x) or any(options) or any(named.values()):
+        return NotImplemented
+    algorithm, alpha, slope = ACTIVATIONS[name]
+    function = compiled(onednn.Elementwise, math.prod(x.shape), algorithm, alpha)
+    y = empty(x.shape)
+    run(function.forward, x, y)
+
+    def gradients(dy, wanted):
+        dx = empty(x.shape)
+        run(function.gradient, x, dy, dx)
+        return [dx]
+
+    return record(y, [x], gradients, lambda dy: [dy * slope(x)])
+
+
+# oneDNN's algorithm and its alpha, and the derivative; 1 - sigmoid(x) = sigmoid(-x)
+ACTIVATIONS = {
+    "relu": (0x20, 0.0, lambda x: (x > 0).astype(x.dtype)),
+    "sigmoid": (0x29, 0.0, lambda x: F.sigmoid(x) * F.sigmoid(-x)),
+    "silu": (0x2C, 1.0, lambda x: F.sigmoid(x) * (1 + x * F.sigmoid(-x))),
+}
 
 
 def is_large(*tensors):
@@ -519,22 +327,60 @@ def max_pool2d(layer, x):
         and layer.data_format == "NCHW"
         and all(side >= k for side, k in zip(x.shape[2:], size))
     )
-    return apply(MaxPool2D, (x,), size, stride) if known else NotImplemented
+    if not known:
+        return NotImplemented
+    pooling = compiled(onednn.MaxPooling, tuple(x.shape), size, stride)
+    y, workspace = empty(pooling.y_shape), empty([pooling.workspace_bytes], paddle.uint8)
+    run(pooling.forward, x, y, workspace)
+
+    def gradients(dy, wanted):  # the first of equal maxima takes all
+        dx = empty(x.shape)
+        run(pooling.gradient, dy, workspace, dx)
+        return [dx]
+
+    return record(y, [x], gradients)
 
 
 def group_norm(layer, x):
     """What the forward of an nn.GroupNorm returns for images, or NotImplemented."""
+    weight, bias = layer.weight, layer.bias
     known = (
-        layer.weight is not None
-        and layer.bias is not None
-        and is_large(x, layer.weight, layer.bias)
+        weight is not None
+        and bias is not None
+        and is_large(x, weight, bias)
         and x.ndim == 4
         and layer._data_format == "NCHW"
-        and x.shape[1] == layer.weight.shape[0]
+        and x.shape[1] == weight.shape[0]
     )
     if not known:
         return NotImplemented
-    return apply(GroupNorm, (x, layer.weight, layer.bias), layer._num_groups, layer._epsilon)
+    settings = (tuple(x.shape), layer._num_groups, layer._epsilon)
+    norm = compiled(onednn.GroupNormalization, *settings)
+    x_hat, y, mean, variance = map(empty, (x.shape, x.shape, norm.rows, norm.rows))
+    run(norm.normalize, x, x_hat, mean, variance)
+    run(norm.affine, x_hat, weight, bias, y)
+
+    def gradients(dy, wanted):
+        dx = empty(x.shape)
+        run(norm.product, dy, x_hat, dx)  # dx is used for what is needed on the way
+        dweight, dbias = sum_of_channels(dx), sum_of_channels(dy)
+        run(norm.scale, dy, weight, dx)
+        run(norm.gradient, x, dx, mean, variance, dx)
+        return dx, dweight, dbias
+
+    return record(y, (x, weight, bias), gradients)
+
+
+def sum_of_channels(x):
+    """[N, C, H, W] -> [C]. A product with ones is some three times faster than Paddle's sum."""
+    n, c, *sides = x.shape
+    return (x.reshape([n * c, -1]) @ paddle.ones([math.prod(sides)])).reshape([n, c]).sum(0)
+
+
+def sum_of_rows(x):
+    """[..., O] -> [O], by the same trick."""
+    x = x.flatten(0, -2)
+    return paddle.ones([len(x)]) @ x
 
 
 REPLACEMENTS: dict[tuple, Callable] = {

@@ -19,13 +19,8 @@ def keep_freed():
 
 
 def return_freed():
-    """Restore glibc's defaults, and return what is free now."""
+    """Restore glibc's defaults, and return the free pages of the heap to the kernel."""
     _set(DEFAULT)
-    trim()
-
-
-def trim():
-    """Return the free pages of the heap to the kernel."""
     if _is_glibc():
         ctypes.CDLL(None).malloc_trim(ctypes.c_size_t(0))
 

@@ -123,9 +123,9 @@ def row_major(shape):
     return strided(shape, [math.prod(shape[i + 1 :]) for i in range(len(shape))])
 
 
-def transposed(shape):
-    """The layout of a float32 matrix [m, n] that lies in memory as its transpose [n, m]."""
-    return strided(shape, (1, shape[0]))
+def transpose(shape):
+    """The layout of the transpose [n, m] of a row-major float32 matrix [m, n]."""
+    return strided(shape[::-1], (1, shape[1]))
 
 
 def any_layout(shape, dtype=F32):
@@ -133,18 +133,25 @@ def any_layout(shape, dtype=F32):
     return create("memory_desc_create_with_tag", len(shape), Dims(*shape), dtype, ANY_LAYOUT)
 
 
-def attributes(bf16=False):
-    """Attributes of a primitive: the caller lends the scratchpad; bf16 rounds factors."""
-    result = create("primitive_attr_create")
-    library().dnnl_primitive_attr_set_scratchpad_mode(result, USER_SCRATCHPAD)
+def attributes(bf16=False, added=None):
+    """Attributes of a primitive, to which the caller lends its scratchpad.
+
+    bf16: round factors. added: the shape of an array that is added to the result.
+    """
+    lib, result = library(), create("primitive_attr_create")
+    lib.dnnl_primitive_attr_set_scratchpad_mode(result, USER_SCRATCHPAD)
     if bf16:
-        library().dnnl_primitive_attr_set_fpmath_mode(result, FPMATH_BF16)
+        lib.dnnl_primitive_attr_set_fpmath_mode(result, FPMATH_BF16)
+    if added:
+        post_ops = create("post_ops_create")
+        lib.dnnl_post_ops_append_binary(post_ops, ADD, row_major(added))
+        lib.dnnl_primitive_attr_set_post_ops(result, post_ops)
     return result
 
 
-def descriptor(kind, *args, attributes=attributes):
+def descriptor(kind, *args, **settings):
     """The descriptor of a primitive: `kind` and `args` of dnnl_<kind>_primitive_desc_create."""
-    return create(f"{kind}_primitive_desc_create", engine(), *args, attributes())
+    return create(f"{kind}_primitive_desc_create", engine(), *args, attributes(**settings))
 
 
 def preferred(descriptor, number):
@@ -174,9 +181,9 @@ class Operation:
     def __init__(self, descriptor, inputs, outputs, after=None):
         """inputs, outputs: dict of argument number -> shape; call with addresses in this order.
 
-        A layout can take the place of a shape; None stands for the layout that the primitive
-        prefers. after: an operation to run first, on the same arrays where the numbers are the
-        same, each reordered only once; its addresses come first.
+        A layout can take the place of a shape; where it is None, there is no such argument.
+        after: an operation to run first, on the same arrays where the numbers are the same, each
+        reordered only once; its addresses come first.
         """
         self._operands = [*after._operands] if after else []  # layout, offset in the buffer or None
         self._arrays = {**after._arrays} if after else {}  # number -> operand
@@ -186,9 +193,11 @@ class Operation:
         self._pool = []
         operands, last = {}, []
         for number, shape in {**inputs, **outputs}.items():
+            if shape is None:
+                continue
             wanted = preferred(descriptor, number) if number in QUERIES else None
             if number not in self._arrays:
-                layout = row_major(shape) if isinstance(shape, tuple) else shape or wanted
+                layout = row_major(shape) if isinstance(shape, tuple) else shape
                 self._arrays[number] = self._operand(layout, None)
             operand = self._arrays[number]
             layout = self._operands[operand][0]
@@ -269,6 +278,22 @@ def empty(shape, dtype=paddle.float32):
     return paddle._C_ops.empty(shape, dtype, paddle.CPUPlace())
 
 
+def is_float32(*tensors):
+    """Whether these are dense float32 tensors on the CPU, outside a static graph."""
+    return (
+        all(
+            isinstance(t, paddle.Tensor)
+            and t.dtype is paddle.float32
+            and t.is_dense()
+            and not t.is_dist()
+            and t.place.is_cpu_place()
+            for t in tensors
+            if t is not None
+        )
+        and paddle.in_dynamic_mode()
+    )
+
+
 class Convolution:
     """A convolution of one shape: x [N, C, H, W], weight [O, C, k, l] -> y of `y_shape`.
 
@@ -280,47 +305,36 @@ class Convolution:
     """
 
     def __init__(self, x_shape, weight_shape, bias, stride, padding, bf16):
-        sides = [
-            (side + 2 * pad - size) // step + 1
-            for side, size, step, pad in zip(
-                x_shape[2:], weight_shape[2:], stride, padding, strict=True
-            )
-        ]
+        sides = windows(x_shape, weight_shape[2:], stride, padding)
         self.y_shape = (x_shape[0], weight_shape[0], *sides)
         self._x, self._weight = x_shape, weight_shape
         self._bias = weight_shape[:1] if bias else None
         pads = Dims(*padding)
         self._geometry = (Dims(*stride), Dims(0, 0), pads, pads)  # no dilation
         self._factor = BF16 if bf16 else F32
-        self._forward = descriptor(
-            "convolution_forward",
-            *(FORWARD_TRAINING, DIRECT),
-            any_layout(x_shape, self._factor),
-            any_layout(weight_shape, self._factor),
-            self._bias and row_major(self._bias),
-            any_layout(self.y_shape),
-            *self._geometry,
+        self._forward = self._descriptor("forward", DST, FORWARD_TRAINING)
+
+    def _descriptor(self, way, computed, *args):
+        """The descriptor that computes one of x, weight and y; the other two are factors."""
+        shapes = {SRC: self._x, WEIGHTS: self._weight, DST: self.y_shape}
+        x, weight, y = (
+            any_layout(shape, F32 if number == computed else self._factor)
+            for number, shape in shapes.items()
         )
+        bias = [] if computed == SRC else [self._bias and row_major(self._bias)]
+        hint = [] if computed == DST else [self._forward]
+        operands = (x, weight, *bias, y, *self._geometry, *hint)
+        return descriptor(f"convolution_{way}", *args, DIRECT, *operands)
 
     @functools.cached_property
     def forward(self):
         inputs = {SRC: self._x, WEIGHTS: self._weight, BIAS: self._bias}
-        return Operation(self._forward, given(inputs), {DST: self.y_shape})
+        return Operation(self._forward, inputs, {DST: self.y_shape})
 
     @functools.cached_property
     def gradient_x(self):
-        gradient = descriptor(
-            "convolution_backward_data",
-            DIRECT,
-            any_layout(self._x),
-            any_layout(self._weight, self._factor),
-            any_layout(self.y_shape, self._factor),
-            *self._geometry,
-            self._forward,
-        )
-        return Operation(
-            gradient, {WEIGHTS: self._weight, DIFF_DST: self.y_shape}, {DIFF_SRC: self._x}
-        )
+        inputs = {WEIGHTS: self._weight, DIFF_DST: self.y_shape}
+        return Operation(self._descriptor("backward_data", SRC), inputs, {DIFF_SRC: self._x})
 
     @functools.cached_property
     def gradient_weight(self):
@@ -331,23 +345,18 @@ class Convolution:
         return self._gradient_weight(after=self.gradient_x)
 
     def _gradient_weight(self, after=None):
-        gradient = descriptor(
-            "convolution_backward_weights",
-            DIRECT,
-            any_layout(self._x, self._factor),
-            any_layout(self._weight),
-            self._bias and row_major(self._bias),
-            any_layout(self.y_shape, self._factor),
-            *self._geometry,
-            self._forward,
-        )
+        gradient = self._descriptor("backward_weights", WEIGHTS)
+        inputs = {SRC: self._x, DIFF_DST: self.y_shape}
         outputs = {DIFF_WEIGHTS: self._weight, DIFF_BIAS: self._bias}
-        return Operation(gradient, {SRC: self._x, DIFF_DST: self.y_shape}, given(outputs), after)
+        return Operation(gradient, inputs, outputs, after)
 
 
-def given(shapes):
-    """Those of the arguments that have a shape."""
-    return {number: shape for number, shape in shapes.items() if shape is not None}
+def windows(x_shape, size, stride, padding):
+    """How many windows [k, l] of images [N, C, H, W] there are from top to bottom, and across."""
+    return [
+        (side + 2 * pad - k) // step + 1
+        for side, k, step, pad in zip(x_shape[2:], size, stride, padding, strict=True)
+    ]
 
 
 class Product:
@@ -358,29 +367,25 @@ class Product:
     """
 
     def __init__(self, n, i, o, bias, bf16):
-        self._sizes, self._bias, self._bf16 = (n, i, o), bias, bf16
+        self._x, self._weight, self._y = (n, i), (i, o), (n, o)
+        self._bias, self._bf16 = (1, o) if bias else None, bf16
 
     @functools.cached_property
     def forward(self):
-        n, i, o = self._sizes
-        return self._product((n, i), (i, o), (n, o), (1, o) if self._bias else None)
+        return self._product(self._x, self._weight, self._y, self._bias)
 
     @functools.cached_property
     def gradient_x(self):
-        n, i, o = self._sizes
-        return self._product((n, o), transposed((o, i)), (n, i))
+        return self._product(self._y, transpose(self._weight), self._x)
 
     @functools.cached_property
     def gradient_weight(self):
-        n, i, o = self._sizes
-        return self._product(transposed((i, n)), (n, o), (i, o))
+        return self._product(transpose(self._x), self._y, self._weight)
 
     def _product(self, a, b, result, bias=None):
         layouts = [row_major(v) if isinstance(v, tuple) else v for v in (a, b, bias, result)]
-        matmul = descriptor(
-            "matmul", *layouts, attributes=functools.partial(attributes, self._bf16)
-        )
-        return Operation(matmul, given({SRC: a, WEIGHTS: b, BIAS: bias}), {DST: result})
+        matmul = descriptor("matmul", *layouts, bf16=self._bf16)
+        return Operation(matmul, {SRC: a, WEIGHTS: b, BIAS: bias}, {DST: result})
 
 
 class Elementwise:
@@ -405,19 +410,18 @@ class MaxPooling:
     """
 
     def __init__(self, x_shape, size, stride):
-        sides = [
-            (side - k) // step + 1 for side, k, step in zip(x_shape[2:], size, stride, strict=True)
-        ]
+        sides = windows(x_shape, size, stride, (0, 0))
         self.y_shape = (*x_shape[:2], *sides)
         x, y, none = row_major(x_shape), row_major(self.y_shape), Dims(0, 0)
         geometry = (Dims(*stride), Dims(*size), none, none, none)  # no dilation, no padding
         forward = descriptor("pooling_forward", FORWARD_TRAINING, MAXIMUM, x, y, *geometry)
-        self.workspace_bytes = size_of(preferred(forward, WORKSPACE))
-        self.forward = Operation(forward, {SRC: x_shape}, {DST: self.y_shape, WORKSPACE: None})
+        workspace = preferred(forward, WORKSPACE)
+        self.workspace_bytes = size_of(workspace)
+        outputs = {DST: self.y_shape, WORKSPACE: workspace}
+        self.forward = Operation(forward, {SRC: x_shape}, outputs)
         gradient = descriptor("pooling_backward", MAXIMUM, x, y, *geometry, forward)
-        self.gradient = Operation(
-            gradient, {DIFF_DST: self.y_shape, WORKSPACE: None}, {DIFF_SRC: x_shape}
-        )
+        inputs = {DIFF_DST: self.y_shape, WORKSPACE: workspace}
+        self.gradient = Operation(gradient, inputs, {DIFF_SRC: x_shape})
 
 
 class GroupNormalization:
@@ -436,21 +440,14 @@ class GroupNormalization:
         rows, images, channels = (n * groups, c // groups * pixels), (n, c, pixels), (1, c, 1)
         self.rows = (rows[0],)
         x, statistics = row_major(rows), row_major(self.rows)
-        settings = (ctypes.c_float(epsilon), 0)
+        kind, settings = "layer_normalization", (ctypes.c_float(epsilon), 0)
         moments = {MEAN: self.rows, VARIANCE: self.rows}
-        forward = descriptor(
-            "layer_normalization_forward", FORWARD_TRAINING, x, x, statistics, *settings
-        )
+        forward = descriptor(f"{kind}_forward", FORWARD_TRAINING, x, x, statistics, *settings)
         self.normalize = Operation(forward, {SRC: rows}, {DST: rows, **moments})
-        gradient = descriptor(
-            "layer_normalization_backward",
-            *(BACKWARD_DATA, x, x, x, statistics),
-            *settings,
-            forward,
-        )
-        self.gradient = Operation(
-            gradient, {SRC: rows, DIFF_DST: rows, **moments}, {DIFF_SRC: rows}
-        )
+        layouts = (x, x, x, statistics)
+        gradient = descriptor(f"{kind}_backward", BACKWARD_DATA, *layouts, *settings, forward)
+        inputs = {SRC: rows, DIFF_DST: rows, **moments}
+        self.gradient = Operation(gradient, inputs, {DIFF_SRC: rows})
         self.scale = binary(MULTIPLY, images, channels)
         self.affine = binary(MULTIPLY, images, channels, added=channels)
         self.product = binary(MULTIPLY, images, images)
@@ -462,15 +459,7 @@ def binary(algorithm, shape, other, added=None):
     The second and the third are broadcast to the shape of the first.
     """
 
-    def attributes_and_sum():
-        result = attributes()
-        if added:
-            post_ops = create("post_ops_create")
-            library().dnnl_post_ops_append_binary(post_ops, ADD, row_major(added))
-            library().dnnl_primitive_attr_set_post_ops(result, post_ops)
-        return result
-
     layouts = [row_major(each) for each in (shape, other, shape)]
-    sum_or_product = descriptor("binary", algorithm, *layouts, attributes=attributes_and_sum)
+    sum_or_product = descriptor("binary", algorithm, *layouts, added=added)
     inputs = {SRC: shape, SRC_1: other, POST_OP_SRC_1: added}
-    return Operation(sum_or_product, given(inputs), {DST: shape})
+    return Operation(sum_or_product, inputs, {DST: shape})

@@ -9,20 +9,20 @@ from .source import SOURCES, Definition, Global, Module, NotStandalone, Target, 
 
 # Definitions that others replace where only Paddle and NumPy are at hand. Both compute the same.
 REPLACED = {Global("genbook.training", "fit"): Global("genbook.training.loop", "fit")}
-# Tables of which a notebook holds only the entries whose keys it writes out.
-TABLES = (Global("genbook.data", "_SOURCES"),)
+# The table of which a notebook holds only the entries whose keys it writes out.
+TABLE = Global("genbook.data", "_SOURCES")
 
 
 class Package:
-    """The modules of genbook, with their tables cut where that is asked for."""
+    """The modules of genbook, with the table cut where that is asked for."""
 
     def __init__(self):
-        self._tables: dict[Global, Definition] = {}
+        self._table: Definition | None = None
 
     def definition(self, target: Global) -> Definition:
         """The statement that defines `target`."""
-        if target in self._tables:
-            return self._tables[target]
+        if target == TABLE and self._table:
+            return self._table
         home = module(target.module)
         if home is None or target.name not in home.definitions:
             raise NotStandalone(f"{target.module} does not define {target.name}")
@@ -45,9 +45,8 @@ class Package:
         """What a definition refers to, and whether at once (see `Definition.references`)."""
         if not target.name:  # a module as a whole
             return {}
-        definition = self.definition(target)
-        found = {self.origin(t): at_once for t, at_once in definition.references.items()}
-        return dict.fromkeys(map(self.origin, definition.imports_inside), False) | found
+        references = self.definition(target).references
+        return {self.origin(t): at_once for t, at_once in references.items()}
 
     def reached(self, targets: Iterable[Target]) -> dict[Target, None]:
         """`targets` and all that they refer to in turn."""
@@ -65,31 +64,28 @@ class Package:
         """What must be there before a definition is run."""
         return [t for t, at_once in self.references(target).items() if at_once and t != target]
 
-    def cut_tables(self, keys: set[str], targets: list[Target]) -> None:
-        """Keep of each table the entries for `keys`, and for what the code of `targets` passes."""
+    def cut_table(self, keys: set[str], targets: list[Target]) -> None:
+        """Keep of the table the entries for `keys`, and for what the code of `targets` passes."""
         while True:
-            for table in TABLES:
-                self._cut(table, keys)
+            self._cut(keys)
             reached = {t for t in self.reached(targets) if isinstance(t, Global) and t.name}
-            nodes = (self.definition(t).node for t in reached.difference(TABLES))
+            nodes = (self.definition(t).node for t in reached - {TABLE})
             more = set().union(*map(strings_passed_in, nodes))
             if more <= keys:
                 return
             keys = keys | more
 
-    def _cut(self, table: Global, keys: set[str]) -> None:
-        self._tables.pop(table, None)
-        whole = self.definition(table)
+    def _cut(self, keys: set[str]) -> None:
+        self._table = None
+        whole = self.definition(TABLE)
         lines, entries = list(whole.module.lines), getattr(whole.node, "value", None)
         assert isinstance(entries, ast.Dict)
         for key, value in zip(entries.keys, entries.values, strict=True):
             if not isinstance(key, ast.Constant) or key.value not in keys:
-                first, last = key.lineno if key else value.lineno, value.end_lineno or 0
-                lines[first - 1 : last] = ["\n"] * (
-                    last - first + 1
-                )  # all others keep their places
-        cut = Module(whole.module.name, "".join(lines), whole.package)
-        self._tables[table] = cut.definitions[table.name]
+                for row in range((key or value).lineno - 1, value.end_lineno or 0):
+                    lines[row] = "\n"  # all others keep their places
+        cut = Module(whole.module.name, "".join(lines), whole.module.package)
+        self._table = cut.definitions[TABLE.name]
 
 
 def strings_in(tree: ast.AST) -> set[str]:

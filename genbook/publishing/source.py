@@ -90,9 +90,12 @@ class Module:
 
     def __init__(self, name: str, source: str, package: str = ""):
         """package: what `from .` refers to."""
-        self.name = name
+        self.name, self.package = name, package
         self.lines = source.splitlines(keepends=True)
-        self.tree = parse(name, source)
+        try:
+            self.tree = ast.parse(source)
+        except SyntaxError:  # an action: this is what importing it does
+            self.tree = ast.parse(f"raise SyntaxError({source!r})")
         self.future = ""  # the import that leaves annotations unevaluated
         self.imports: dict[str, Target] = {}
         self.definitions: dict[str, Definition] = {}
@@ -103,15 +106,15 @@ class Module:
             elif isinstance(node, (ast.Import, ast.ImportFrom)):
                 self.imports |= imports_of(node, package)
             elif isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)):
-                self._define(node, package)
+                self._define(node)
             elif not (i == 0 and ast.get_docstring(self.tree) is not None):
                 self.actions.append(node)
 
-    def _define(self, node, package):
+    def _define(self, node):
         first, last = rows(node)
         while first > 1 and self.lines[first - 2].startswith("#"):
             first -= 1
-        definition = Definition(self, node, package, first, last)
+        definition = Definition(self, node, first, last)
         names = bound_by(definition.text)
         for name in names:
             if name in self.definitions:
@@ -119,6 +122,21 @@ class Module:
             self.definitions.setdefault(name, definition)
         if not names:  # as in TABLE["key"] = value
             self.actions.append(node)
+
+    @cached_property
+    def code(self) -> str:
+        """Its syntax tree as text, less what changes no result."""
+        return code_of(self.tree)
+
+    @cached_property
+    def imported(self) -> list[str]:
+        """The modules that it imports, anywhere in it, and names which may be modules.
+
+        Importing a.b runs the __init__ of a as well.
+        """
+        targets = imports_in(self.tree, self.package)
+        names = [name for target in targets for name in (target.module, str(target))]
+        return [self.name.rpartition(".")[0], *names]
 
     def resolve(self, name: str) -> Target | None:
         """What a global name stands for; None for a builtin."""
@@ -137,7 +155,6 @@ class Definition:
 
     module: Module
     node: ast.stmt
-    package: str
     first: int  # its lines, with the comment that is directly before it
     last: int
 
@@ -152,10 +169,15 @@ class Definition:
         return "".join(self.module.lines[self.first - 1 : self.last])
 
     @cached_property
+    def code(self) -> str:
+        """Its syntax tree as text, less what changes no result."""
+        return code_of(self.node)
+
+    @cached_property
     def references(self) -> dict[Target, bool]:
         """What it refers to outside of itself, and whether where it is defined: not when called."""
         own = bound_by(self.text)
-        found: dict[Target, bool] = {}
+        found: dict[Target, bool] = dict.fromkeys(self.imports_inside, False)
         for name, at_once in names_used(f"{self.module.future}\n{self.text}").items():
             target = None if name in own else self.module.resolve(name)
             if target:
@@ -165,16 +187,17 @@ class Definition:
     @cached_property
     def imports_inside(self) -> list[Target]:
         """What it imports when it is called."""
-        nodes = (n for n in ast.walk(self.node) if isinstance(n, (ast.Import, ast.ImportFrom)))
-        return [target for node in nodes for target in imports_of(node, self.package).values()]
+        return imports_in(self.node, self.module.package)
 
 
-def parse(where: str, source: str) -> ast.Module:
-    """The tree of Python source; `where` names it in the message of NotStandalone."""
-    try:
-        return ast.parse(source)
-    except SyntaxError as error:
-        raise NotStandalone(f"{where}: not plain Python: {error}") from error
+def code_of(node: ast.AST) -> str:
+    """A syntax tree as text, without docstrings, comments and places."""
+    node = ast.parse(ast.unparse(node))
+    for part in ast.walk(node):
+        if isinstance(part, (ast.Module, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            if ast.get_docstring(part, clean=False) is not None:
+                del part.body[0]
+    return ast.dump(node)
 
 
 @lru_cache(1000)
@@ -193,27 +216,34 @@ def rows(node) -> tuple[int, int]:
     return min(n.lineno for n in (node, *decorators)), node.end_lineno
 
 
+def imports_in(tree: ast.AST, package: str) -> list[Target]:
+    """What is imported anywhere in a syntax tree."""
+    nodes = (n for n in ast.walk(tree) if isinstance(n, (ast.Import, ast.ImportFrom)))
+    return [target for node in nodes for _, target in _imports_of(node, package)]
+
+
 def imports_of(node: ast.Import | ast.ImportFrom, package: str) -> dict[str, Target]:
     """The names that an import binds, and what they stand for."""
-    found: dict[str, Target] = {}
+    return dict(_imports_of(node, package))
+
+
+def _imports_of(node, package: str) -> Iterator[tuple[str, Target]]:
+    """The same as pairs: `import genbook.vae, genbook.unet` binds one name for both."""
     if isinstance(node, ast.Import):
         for alias in node.names:
             bound = alias.asname or alias.name.split(".")[0]
             name = alias.name if alias.asname else bound
             own = name.split(".")[0] == "genbook"
-            found[bound] = Global(alias.name, "") if own else Import(name, "", bound)
-        return found
+            yield bound, Global(alias.name, "") if own else Import(name, "", bound)
+        return
     above = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
     origin = ".".join([*above, *([node.module] if node.module else [])])
     for alias in node.names:
         bound = alias.asname or alias.name
         if origin.split(".")[0] != "genbook":
-            found[bound] = Import(origin, alias.name, bound)
-        elif alias.name == "*":
-            found[bound] = Global(origin, "")
+            yield bound, Import(origin, alias.name, bound)
         else:
-            found[bound] = Global(origin, alias.name)
-    return found
+            yield bound, Global(origin, "" if alias.name == "*" else alias.name)
 
 
 def bound_by(source: str) -> set[str]:

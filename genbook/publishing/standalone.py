@@ -18,10 +18,10 @@ from .source import (
     NotStandalone,
     Target,
     bound_by,
+    imports_in,
     imports_of,
     module,
     names_used,
-    parse,
     rows,
 )
 
@@ -71,7 +71,7 @@ def standalone(cells: Iterable[str | Shown]) -> Standalone:
         else:
             parts.append(_CellPart(f"cell {i}", cell, imported, package))
     targets = [t for part in parts for t in (*part.needs, *part.defines)]
-    package.cut_tables(set().union(*(part.strings for part in parts)), targets)
+    package.cut_table(set().union(*(part.strings for part in parts)), targets)
     carried = package.reached([*targets, WARNINGS])
     _require_allowed(parts, carried, package)
     _require_distinct(parts, carried, package)
@@ -88,7 +88,10 @@ class _CellPart:
 
     def __init__(self, where: str, source: str, imported: dict[str, Target], package: Package):
         self.where, self.source = where, source
-        self.tree = parse(where, source)
+        try:
+            self.tree = ast.parse(source)
+        except SyntaxError as error:
+            raise NotStandalone(f"{where}: not plain Python: {error}") from error
         self.imports: dict[str, Target] = {}
         self.dropped: set[int] = set()  # the lines of imports from genbook
         for node in self.tree.body:
@@ -106,16 +109,12 @@ class _CellPart:
 
     def _require_plain(self, node, found, package):
         for name, target in found.items():
-            place = f"{self.where}, line {node.lineno}"
-            if isinstance(target, Global) and not target.name:
-                raise NotStandalone(
-                    f"{place}: {target} is a module of genbook, used as a value; "
-                    "import what you need of it"
-                )
-            if name != (target.name or target.alias):
+            if isinstance(target, Import) or not target.name:
+                continue  # a module is refused where it is used
+            if name != target.name:
+                place = f"{self.where}, line {node.lineno}"
                 raise NotStandalone(f"{place}: import {target} under its own name, not as {name}")
-            if isinstance(target, Global):
-                package.definition(target)  # raises where there is none, even if it is not used
+            package.definition(target)  # raises where there is none, even if it is not used
 
     def code(self) -> str:
         """The source less its imports from genbook."""
@@ -137,28 +136,25 @@ class _ShownPart:
         first, last = self._find(home, text.splitlines())
         classes = (n for n in home.tree.body if isinstance(n, ast.ClassDef))
         self.cls = next((n for n in classes if n.lineno < first <= (n.end_lineno or 0)), None)
-        self.nodes, rest = [], set(range(first, last + 1))
-        for node in (self.cls or home.tree).body:
-            start, end = rows(node)
-            if first <= start and end <= last:
-                self.nodes.append(node)
-                rest -= set(range(start, end + 1))
+        body = (self.cls or home.tree).body
+        nodes = [n for n in body if first <= rows(n)[0] and rows(n)[1] <= last]
+        covered = {i for start, end in map(rows, nodes) for i in range(start, end + 1)}
+        others = (home.lines[i - 1].strip() for i in range(first, last + 1) if i not in covered)
         kinds: tuple[type, ...] = (ast.FunctionDef,)
         if not self.cls:
             kinds = (ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
-        others = (home.lines[i - 1].strip() for i in rest)
         runs = (
-            bool(self.nodes)
-            and all(isinstance(n, kinds) for n in self.nodes)
+            bool(nodes)
+            and all(isinstance(n, kinds) for n in nodes)
             and all(not line or line.startswith("#") for line in others)
         )
         self.text = text if runs else ""
-        self.methods = [n.name for n in self.nodes if isinstance(n, ast.FunctionDef)]
+        self.methods = [n.name for n in nodes if isinstance(n, ast.FunctionDef)]
         self.imports: dict[str, Target] = {}
         self.needs: list[Target] = []
         self.defines: list[Global] = []
         self.binds = bound_by(self.text) if self.cls else set()
-        self.strings = set().union(*map(strings_passed_in, self.nodes)) if runs else set()
+        self.strings = set().union(*map(strings_passed_in, nodes)) if runs else set()
         if runs and self.cls:
             self.needs = [Global(home.name, self.cls.name)]
         elif runs:
@@ -194,8 +190,11 @@ class _ShownPart:
 
 def _require_allowed(parts, carried, package: Package) -> None:
     """Raise NotStandalone for an import that a notebook cannot have, or cannot be followed."""
-    code: list[tuple[str, ast.AST]] = [
-        (part.where, part.tree) for part in parts if isinstance(part, _CellPart)
+    imported = [
+        (part.where, target)
+        for part in parts
+        if isinstance(part, _CellPart)
+        for target in imports_in(part.tree, "")
     ]
     for target in carried:
         if isinstance(target, Import):
@@ -219,22 +218,14 @@ def _require_allowed(parts, carried, package: Package) -> None:
             raise NotStandalone(
                 f"{target}: an import from genbook inside a function; put it at the module's top"
             )
-        code.append((str(target), definition.node))
-        imported = (t for t in package.references(target) if isinstance(t, Import))
-        code += ((str(target), ast.parse(str(other))) for other in imported)
-    for where, tree in code:
-        for node in ast.walk(tree):
-            names = []
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and not node.level:
-                names = [node.module or ""]
-            for name in names:
-                if name.split(".")[0] not in {*ALLOWED, *sys.stdlib_module_names, "genbook"}:
-                    raise NotStandalone(
-                        f"{where} imports {name}; a notebook may import "
-                        f"{', '.join(sorted(ALLOWED))} and what comes with Python"
-                    )
+        imported += [(str(target), other) for other in package.references(target)]
+    for where, target in imported:
+        name = target.module
+        if name.split(".")[0] not in {*ALLOWED, *sys.stdlib_module_names, "genbook"}:
+            raise NotStandalone(
+                f"{where} imports {name}; a notebook may import "
+                f"{', '.join(sorted(ALLOWED))} and what comes with Python"
+            )
 
 
 def _require_distinct(parts, carried, package: Package) -> None:

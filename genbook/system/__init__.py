@@ -13,17 +13,8 @@ PART = ".part"  # how the names of half-written files end
 
 # Flags of /proc/cpuinfo at which oneDNN and Paddle take other kernels, the best first
 LEVELS = (
-    "amx_fp16",
-    "amx_bf16",
-    "avx512_fp16",
-    "avx512_bf16",
-    "avx512_vnni",
-    "avx512dq",
-    "avx_vnni",
-    "avx2",
-    "avx",
-    "sse4_1",
-)
+    "amx_fp16 amx_bf16 avx512_fp16 avx512_bf16 avx512_vnni avx512dq avx_vnni avx2 avx sse4_1"
+).split()
 
 
 def cores() -> int:

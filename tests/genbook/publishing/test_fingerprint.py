@@ -37,6 +37,7 @@ def test_digest_counts_the_borders():
 WAYS = [
     "import genbook.vae",
     "import genbook.vae as v",
+    "import genbook.vae, genbook.alone",
     "from genbook import vae as u",
     "def later():\n    from genbook.vae import f",
     "from genbook.vae import f as g",
@@ -53,6 +54,7 @@ WAYS = [
 @pytest.mark.parametrize("way", WAYS)
 def test_every_way_to_import_is_seen(package, way):
     files = {
+        "alone.py": "",
         "vae.py": "def f():\n    return 1\n",
         "sub/__init__.py": "from .part import thing\nfrom . import part\nfrom .. import vae\n\n\n"
         "def relative():\n    return part.thing()\n\n\n"
@@ -101,6 +103,15 @@ def test_code_that_cannot_be_followed_counts_as_a_whole(package):
     before = of_imports("from genbook.metrics import f")
     package({"metrics.py": text.replace("return 1", "return 2")})
     assert of_imports("from genbook.metrics import f") != before
+
+
+def test_a_module_that_is_no_python_counts_with_its_text(package):
+    package({"metrics.py": "def f():\n    return 1\n"})
+    page, found = "from genbook.metrics import f", []
+    for text in ("def f():\n    return 1\n", "def f(:\n    return 1\n", "def f(:\n    return 2\n"):
+        package({"metrics.py": text})
+        found += [of_imports(page), of_modules(frozenset(["genbook.metrics"]))]
+    assert len(set(found)) == 6
 
 
 DOCUMENTED = '"""Module."""\n\n\ndef f(x):\n    """Function."""\n    return 2 * x  # comment\n'
@@ -197,6 +208,9 @@ def scaled(factor):
         (partial(max, 1), partial(max, 2)),
         (scaled(2), scaled(3)),
         (np.zeros, np.ones),
+        (np.exp, np.log),
+        (slice(1), slice(2)),
+        (range(1), range(2)),
         ({"a": 1}.get, {"a": 2}.get),
     ],
 )
