@@ -31,16 +31,21 @@ def run_missing_pages(app, env, docnames):
     """Execute the pages among `docnames` whose results are missing. The first failure ends all."""
     if env.mystnb_config.execution_mode != "cache":
         return
-    cache = of_book(app)
+    cache = of_book(env)
     build = build_folder(Path(app.outdir))
     pages = []
-    for docname in from_the_end(env, docnames):
+    for docname in docnames:
         nb = read_page(env, docname)
         if nb is not None and not cache.holds(nb):
             pages.append(Page(docname, Path(env.doc2path(docname)), nb, build))
     known = last_seconds(cache) if pages else {}
-    # The longest first, so that no core is left with it at the end; unknown ones may be long.
-    pages.sort(key=lambda page: -known.get(page.docname, float("inf")))
+    place = {docname: i for i, docname in enumerate(env.config.external_site_map)}
+    # The longest first, so that no core is left with it at the end. Unknown ones may be long, the
+    # later chapters above all: the models grow as the book goes on.
+    pages.sort(
+        key=lambda page: (known.get(page.docname, float("inf")), place.get(page.docname, 0)),
+        reverse=True,
+    )
     try:
         if pages:
             list_fonts(build)
@@ -139,12 +144,6 @@ def last_seconds(cache) -> dict[str, float]:
     """How long each page took when it last ran."""
     records = sorted(cache.list_cache_records(), key=lambda record: record.created)
     return {record.uri: record.data["execution_seconds"] for record in records}
-
-
-def from_the_end(env, docnames) -> list[str]:
-    """`docnames` from the last chapter to the first: the models grow as the book goes on."""
-    order = {docname: i for i, docname in enumerate(env.config.external_site_map)}
-    return sorted(docnames, key=lambda name: order.get(name, len(order)), reverse=True)
 
 
 def setup(app):
