@@ -79,14 +79,15 @@ def run(pages: list[Page], cache) -> None:
             while waiting or running:
                 # A page that waits for a training of another page leaves its core to a third, but
                 # keeps its memory.
-                while (
-                    waiting
-                    and len(running) < 3 * cores()
-                    and sum(not page.waits() for page in running.values()) < cores()
-                ):
-                    page = waiting.pop(0)
-                    running[pool.submit(page.run)] = page
-                    progress.started(page)
+                while sum(not page.waits() for page in running.values()) < cores():
+                    if queued := [page for page in running.values() if page.queues]:
+                        queued[0].go_on()
+                    elif waiting and len(running) < 3 * cores():
+                        page = waiting.pop(0)
+                        running[pool.submit(page.run)] = page
+                        progress.started(page)
+                    else:
+                        break
                 done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
                 for future in done:
                     page = running.pop(future)
