@@ -23,10 +23,6 @@ from .kernel import Page, list_fonts
 from .progress import Progress
 
 
-class Failed(Exception):
-    """A page failed; the message goes to the terminal."""
-
-
 def run_missing_pages(app, env, docnames):
     """Execute the pages among `docnames` whose results are missing. The first failure ends all."""
     if env.mystnb_config.execution_mode != "cache":
@@ -38,7 +34,7 @@ def run_missing_pages(app, env, docnames):
         nb = read_page(env, docname)
         if nb is not None and not cache.holds(nb):
             pages.append(Page(docname, Path(env.doc2path(docname)), nb, build))
-    known = last_seconds(cache) if pages else {}
+    known = last_seconds(cache)
     place = {docname: i for i, docname in enumerate(env.config.external_site_map)}
     # The longest first, so that no core is left with it at the end. Unknown ones may be long, the
     # later chapters above all: the models grow as the book goes on.
@@ -49,15 +45,11 @@ def run_missing_pages(app, env, docnames):
     try:
         if pages:
             list_fonts(build)
-        run(pages, cache)
-        forget_old_runs(build / "runs")
-    # Sphinx would bury an exception's message under its own traceback; so end here.
-    except Failed as failed:
-        print(failed, file=sys.__stderr__, flush=True)
-        raise SystemExit(1) from None
+            run(pages, cache)
     except KeyboardInterrupt:
         print("Interrupted. Finished pages and trainings are kept.", file=sys.__stderr__)
         raise SystemExit(130) from None
+    forget_old_runs(build / "runs")
     env.bookbuild_seconds = {page.docname: page.seconds for page in pages}
 
 
@@ -74,7 +66,7 @@ def run(pages: list[Page], cache) -> None:
     keys = {page: cache.key(page.nb) for page in pages}
     progress = Progress(sys.__stderr__)
     waiting, running = list(pages), {}
-    with ThreadPoolExecutor(max(1, len(pages))) as pool:
+    with ThreadPoolExecutor(len(pages)) as pool:
         try:
             while waiting or running:
                 # A page that waits for a training of another page leaves its core to a third, but
@@ -103,16 +95,19 @@ def run(pages: list[Page], cache) -> None:
 
 
 def keep(page: Page, future, key: str, cache) -> None:
-    """Put the results of `page` in the cache. Raises Failed if a cell failed or wrote to stderr."""
+    """Put the results of `page` in the cache. If a cell failed or wrote to stderr, end the build.
+
+    Sphinx would bury the message of another exception under its own traceback.
+    """
     try:
         future.result()
     except Exception as error:
-        raise Failed(failure(page, error)) from None
+        raise SystemExit(failure(page, error)) from None
     fingerprint.read_sources()
     if cache.key(page.nb) != key:
-        raise Failed(f"{page.docname}: genbook was edited while this page ran; build again.")
+        raise SystemExit(f"{page.docname}: genbook was edited while this page ran; build again.")
     if text := stderr(page):
-        raise Failed(f"{page.docname}: a cell wrote to stderr, and so on the page:\n\n{text}")
+        raise SystemExit(f"{page.docname}: a cell wrote to stderr, and so on the page:\n\n{text}")
     took = {"execution_seconds": page.seconds, "peak_memory": page.peak_memory}
     results = CacheBundleIn(page.nb, page.docname, data=took)
     cache.cache_notebook_bundle(results, check_validity=False, overwrite=True)

@@ -17,9 +17,8 @@ from jupyter_client.kernelspec import KernelSpecManager
 from nbclient import NotebookClient
 
 # The page's own failure is reported by `execute`; nbclient would report it a second time.
-_silent = logging.getLogger("bookbuild.nbclient")
-_silent.addHandler(logging.NullHandler())
-_silent.propagate = False
+SILENT = logging.getLogger("bookbuild.nbclient")
+SILENT.disabled = True
 
 
 def list_fonts(build: Path) -> None:
@@ -62,7 +61,7 @@ class Page:
         self.progress.write_text("")
         self._client = NotebookClient(
             nb,
-            log=_silent,
+            log=SILENT,
             record_timing=False,
             shutdown_kernel="immediate",
             # On a busy machine a figure may come late; better an error than a missing figure.
