@@ -73,7 +73,7 @@ def run(pages: list[Page], cache) -> None:
                 # keeps its memory.
                 while sum(not page.waits() for page in running.values()) < cores():
                     if queued := [page for page in running.values() if page.queues]:
-                        queued[0].go_on()
+                        queued[0].queues = False
                     elif waiting and len(running) < 3 * cores():
                         page = waiting.pop(0)
                         running[pool.submit(page.run)] = page

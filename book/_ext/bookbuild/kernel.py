@@ -9,9 +9,8 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 
 from jupyter_client.kernelspec import KernelSpecManager
 from nbclient import NotebookClient
@@ -49,13 +48,12 @@ class Page:
         self.seconds = 0.0
         self.peak_memory = None  # in bytes; None if the system does not report it
         self.cell = 0
-        self.queues = False  # for a core, before its next cell
+        self.queues = False  # for a core, before its next cell; the executor ends it
         self.progress = build / "progress" / f"{docname.replace('/', '-')}.log"
         self.output = self.progress.with_suffix(".out")
         self._path, self._build = path, build
         self._started = monotonic()
         self._stopped = False
-        self._may_go_on = threading.Event()
         self._cell_start = 0  # where in the progress log the current cell's lines begin
         self.progress.parent.mkdir(parents=True, exist_ok=True)
         self.progress.write_text("")
@@ -92,7 +90,6 @@ class Page:
     def stop(self) -> None:
         """End the page at once: its kernel dies, with all processes the kernel started."""
         self._stopped = True
-        self.go_on()
         kernel = getattr(self._client.km, "provisioner", None)
         if kernel is not None and kernel.pid:
             with contextlib.suppress(ProcessLookupError):
@@ -117,11 +114,6 @@ class Page:
         """Whether the page waits, for a training that another page is busy with or for a core."""
         return self.queues or self.training().startswith("waiting")
 
-    def go_on(self) -> None:
-        """Have a page that queues for a core go on with its next cell."""
-        self.queues = False
-        self._may_go_on.set()
-
     def _said(self) -> list[str]:
         """What the current cell has said so far of how its trainings go."""
         with self.progress.open("rb") as log:
@@ -130,15 +122,14 @@ class Page:
         return [line.strip() for line in lines if line.strip()]
 
     def _on_cell_start(self, cell, cell_index):
-        if self.queues and not self._stopped:
-            self._may_go_on.wait()
+        while self.queues and not self._stopped:
+            sleep(0.1)
         if self._stopped:
             raise Stopped
         self.cell = cell_index
         self._cell_start = self.progress.stat().st_size
 
     def _on_cell_executed(self, cell, cell_index, execute_reply):
-        self._may_go_on.clear()
         # While the cell waited for a training, another page took the core.
         self.queues = any(line.startswith("waiting") for line in self._said())
         status = Path(f"/proc/{self._client.km.provisioner.pid}/status")
