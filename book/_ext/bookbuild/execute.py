@@ -77,14 +77,14 @@ def run(pages: list[Page], cache) -> None:
                     elif waiting and len(running) < 3 * cores():
                         page = waiting.pop(0)
                         running[pool.submit(page.run)] = page
-                        progress.started(page)
+                        progress.say(f"{page.docname}: start")
                     else:
                         break
                 done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
                 for future in done:
                     page = running.pop(future)
                     keep(page, future, keys[page], cache)
-                    progress.finished(page)
+                    progress.say(f"{page.docname}: done in {page.seconds:.0f} s")
                 progress.show(running.values())
         except BaseException:
             for page in running.values():
