@@ -136,25 +136,23 @@ def use_book_cache(app):
 
 def outdated(app, env, added, changed, removed):
     """The pages whose results were made by other code than today's, though their text is old."""
-    key, keys = of_book(env).key, page_keys(env)
-    pages = {docname: read_page(env, docname) for docname in keys.keys() - removed}
-    return [name for name, nb in pages.items() if nb is None or key(nb) != keys[name]]
+    keys = page_keys(env)
+    return [name for name in keys.keys() & env.found_docs if current_key(env, name) != keys[name]]
 
 
 def note_key(app, docname, source):
     """Remember the key of the results that a page is about to show."""
-    nb = read_page(app.env, docname)
-    if nb is not None:
-        page_keys(app.env)[docname] = of_book(app.env).key(nb)
+    page_keys(app.env)[docname] = current_key(app.env, docname)
 
 
-def forget_key(app, env, docname):
-    """A page that is gone, or read anew, shows no results."""
-    page_keys(env).pop(docname, None)
+def current_key(env, docname: str) -> str | None:
+    """The key of the results of a page as its code is now; None where it has none."""
+    nb = read_page(env, docname)
+    return nb and of_book(env).key(nb)
 
 
-def page_keys(env) -> dict[str, str]:
-    """For each page with code, the key of the results it shows; kept from build to build."""
+def page_keys(env) -> dict[str, str | None]:
+    """For each page the key of the results it shows; kept from build to build."""
     return vars(env).setdefault("bookbuild_keys", {})
 
 
@@ -162,5 +160,4 @@ def setup(app):
     """Connect the cache to the build."""
     app.connect("builder-inited", use_book_cache)
     app.connect("env-get-outdated", outdated)
-    app.connect("env-purge-doc", forget_key)
     app.connect("source-read", note_key)

@@ -17,7 +17,7 @@ from sphinx.util import logging
 from genbook.publishing.standalone import NotStandalone, Shown, standalone
 
 from . import edition, markdown
-from .cache import page_keys, read_page
+from .cache import read_page
 from .equations import ROOT
 
 LOGGER = logging.getLogger(__name__)
@@ -47,10 +47,10 @@ TOOLTIP = "Download this page as a notebook that runs by itself"
 
 def offer_notebook(app, pagename, templatename, context, doctree):
     """Write the notebook of a page into the site, and have the page offer it."""
-    if doctree is None or pagename not in page_keys(app.env) or edition.name() != "digits":
+    if doctree is None or edition.name() != "digits":
         return  # the data sets of other editions are files, which an empty folder has not
     page = read_page(app.env, pagename)
-    if all(cell.cell_type != "code" or is_hidden(cell) for cell in page.cells):
+    if page is None or all(cell.cell_type != "code" or is_hidden(cell) for cell in page.cells):
         return
     try:
         notebook = make(app, page, doctree)

@@ -59,7 +59,7 @@ def print_summary(app, exception):
     if exception is not None or app.builder.format != "html":
         return
     seconds = getattr(app.env, "bookbuild_seconds", {})
-    pages = [docname for docname in app.config.external_site_map if docname in page_keys(app.env)]
+    pages = list(filter(page_keys(app.env).get, app.config.external_site_map))
     width = max(map(len, pages), default=0)
     print()
     for docname in pages:
