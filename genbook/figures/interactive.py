@@ -35,13 +35,13 @@ class Interactive:
         return f'<div class="interactive" {written} hidden></div>'
 
 
-def explorer(models, codes, labels, classes, start=0):
+def explorer(models, codes, labels, classes):
     """Planes of codes, side by side, in each of which a reader moves a point that is decoded.
 
     models: a dict of title -> VAE with a code of two dimensions. codes: a dict of title -> array
-    [N, 2], which show as marks. labels: [N]. classes: their names. start: the index of the code
-    at which the point stands at first. Raises ValueError for codes that are not [N, 2], of other
-    models, or of another number than labels.
+    [N, 2], which show as marks; the point begins at the first. labels: [N]. classes: their names.
+    Raises ValueError for codes that are not [N, 2], of other models, or of another number than
+    labels.
     """
     if models.keys() != codes.keys():
         raise ValueError(f"models {list(models)} and codes {list(codes)} differ")
@@ -49,13 +49,11 @@ def explorer(models, codes, labels, classes, start=0):
         if np.shape(of_model) != (len(labels), 2):
             expected = [len(labels), 2]
             raise ValueError(f"codes of {title!r} are {list(np.shape(of_model))}, not {expected}")
-    if not 0 <= start < len(labels):
-        raise ValueError(f"start must be from 0 to {len(labels) - 1}, got {start}")
     panels, files = [], {}
     for i, (title, model) in enumerate(models.items()):
         low, high = _square(codes[title])
         layers = _without_dead_units(_layers(model.decoder), low, high)
-        image = model.decode(paddle.to_tensor(codes[title][start : start + 1])).numpy()
+        image = model.decode(paddle.to_tensor(codes[title][:1])).numpy()
         within = (codes[title] - low) / (high - low)  # 0 to 1 in both coordinates
         address, key = _script(_packed(layers))
         files[f"weights-{i}"] = address
@@ -64,7 +62,7 @@ def explorer(models, codes, labels, classes, start=0):
                 "title": title,
                 "low": low.tolist(),
                 "high": high.tolist(),
-                "start": codes[title][start].tolist(),
+                "start": codes[title][0].tolist(),
                 "codes": _base64(np.round(within * 65535).astype("<u2")),
                 "image": _base64(np.round(image * 255).astype("u1")),
                 "side": image.shape[-1],

@@ -5,6 +5,7 @@ white page and on a dark one; curves differ in their dashes and classes in their
 they are readable without colour.
 """
 
+import functools
 from itertools import cycle
 from typing import Any
 
@@ -43,13 +44,13 @@ STYLE: dict[Any, Any] = {
 def _styled(draw):
     """Run `draw` under the book's style, and close the figure so that a page shows it once."""
 
+    @functools.wraps(draw)
     def styled(*args, **kwargs):
         with mpl.rc_context(STYLE):
             figure = draw(*args, **kwargs)
         plt.close(figure)
         return figure
 
-    styled.__doc__, styled.__name__ = draw.__doc__, draw.__name__
     return styled
 
 
@@ -61,7 +62,8 @@ def _tiles(images):
     if images.dtype.kind != "f" and (images.min() < 0 or images.max() > 1):
         raise ValueError(f"images must be in [0, 1], got {images.dtype} up to {images.max()}")
     images = np.clip(_numbers(images).astype(np.float32), 0.0, 1.0)
-    return np.broadcast_to(images.transpose(0, 2, 3, 1), (*_sides(images), 3))
+    tiles = images.transpose(0, 2, 3, 1)
+    return np.broadcast_to(tiles, (*tiles.shape[:3], 3))
 
 
 def _numbers(values, shape=None):
@@ -75,11 +77,6 @@ def _numbers(values, shape=None):
         expected = ["N" if n is None else n for n in shape]
         raise ValueError(f"expected the shape {expected}, got {list(array.shape)}")
     return array
-
-
-def _sides(images):
-    n, _, height, width = images.shape
-    return n, height, width
 
 
 def _mosaic(images, columns, gap=3):
@@ -151,31 +148,25 @@ def _picture(axis, mosaic):
     axis.grid(False)
 
 
-@_styled
-def loss_curves(history, keys=("loss",), ylabel="nats per image", window=25):
-    """The history of `fit` against the step, averaged over `window` steps to show its course.
+def loss_curves(history, keys=("loss",), ylabel="nats per image"):
+    """The history of `fit` against the step, averaged over 25 steps to show its course.
 
     history: dict of arrays [steps]. keys: which to draw.
     """
     missing = [key for key in keys if key not in history]
-    if missing or window < 1:
-        raise ValueError(f"{window=} and {missing=} of the losses {list(history)}")
-    figure, axis = plt.subplots(figsize=(WIDTH, 2.5), layout="constrained")
-    for key, colour, dash in zip(keys, cycle(COLOURS), cycle(DASHES), strict=False):
-        width = min(window, len(history[key]))
-        y = np.convolve(history[key], np.ones(width) / width, mode="valid")
-        axis.plot(np.arange(len(y)) + width, y, color=colour, linestyle=dash, label=key)
-    axis.set(xlabel="step", ylabel=ylabel)
-    if len(keys) > 1:
-        axis.legend()
-    return figure
+    if missing:
+        raise ValueError(f"there are no {missing} among the losses {list(history)}")
+    steps = len(history[keys[0]])
+    window = min(25, steps)
+    means = {key: np.convolve(history[key], np.ones(window) / window, "valid") for key in keys}
+    return curves(np.arange(window, steps + 1), means, "step", ylabel)
 
 
 @_styled
 def curves(x, ys, xlabel="", ylabel="", yscale="linear"):
     """Curves over one x: a dict of label -> array of the length of x."""
     figure, axis = plt.subplots(figsize=(WIDTH, 2.5), layout="constrained")
-    for (label, y), colour, dash in zip(ys.items(), cycle(COLOURS), cycle(DASHES), strict=False):
+    for label, y, colour, dash in _dashed(ys):
         y = np.asarray(y)
         if y.shape != np.shape(x):
             raise ValueError(f"{label!r} has the shape {list(y.shape)}, x {list(np.shape(x))}")
@@ -190,27 +181,23 @@ def curves(x, ys, xlabel="", ylabel="", yscale="linear"):
 def histograms(samples, bins=60, xlabel="", curve=None):
     """Histograms as densities: a dict of label -> array. curve: (x, y, label) drawn over them."""
     figure, axis = plt.subplots(figsize=(WIDTH, 2.5), layout="constrained")
-    for (label, values), colour, dash in zip(
-        samples.items(), cycle(COLOURS), cycle(DASHES), strict=False
-    ):
-        values = _numbers(values).ravel()
-        axis.hist(values, bins=bins, density=True, color=colour, alpha=0.2)
-        axis.hist(
-            values,
-            bins=bins,
-            density=True,
-            color=colour,
-            histtype="step",
-            linestyle=dash,
-            linewidth=1.6,
-            label=label,
+    for label, values, colour, dash in _dashed(samples):
+        draw = functools.partial(
+            axis.hist, _numbers(values).ravel(), bins=bins, density=True, color=colour
         )
+        draw(alpha=0.2)
+        draw(histtype="step", linestyle=dash, linewidth=1.6, label=label)
     if curve is not None:
         x, y, label = curve
         axis.plot(x, y, color=INK, label=label)
     axis.set(xlabel=xlabel, ylabel="density")
     axis.legend()
     return figure
+
+
+def _dashed(ys):
+    """For each of a dict: its label and values, with a colour and dashes."""
+    return zip(ys.keys(), ys.values(), cycle(COLOURS), cycle(DASHES), strict=False)
 
 
 @_styled
@@ -262,31 +249,25 @@ def latent_plane(decode, low=-2.5, high=2.5, cells=15):
 
 
 @_styled
-def planes(panels, limit, columns=2):
-    """What happens in the plane, panel beside panel: a dict of title -> dict of what to draw there.
+def planes(panels, limit):
+    """What happens in the plane, two panels a row: a dict of title -> dict of what to draw there.
 
     Of each panel any of "points" [N, 2]; "arrows", a pair (at [M, 2], by [M, 2]), whose lengths
     are comparable within a panel only; "paths" [T, N, 2], each ending in a dot. limit: the axes
     go from -limit to limit.
     """
-    if not panels or columns < 1 or not limit > 0:
-        raise ValueError(f"cannot draw {len(panels)} panels with {columns=} and {limit=}")
-    rows = -(-len(panels) // columns)
-    side = WIDTH / columns
+    if not panels or not limit > 0:
+        raise ValueError(f"cannot draw {len(panels)} panels with {limit=}")
+    rows = -(-len(panels) // 2)
     figure, axes = plt.subplots(
-        rows, columns, figsize=(WIDTH, rows * (side + 0.1)), squeeze=False, layout="constrained"
+        rows, 2, figsize=(WIDTH, rows * (WIDTH / 2 + 0.1)), squeeze=False, layout="constrained"
     )
     for axis in axes.flat[len(panels) :]:
         axis.axis("off")
     for axis, (title, panel) in zip(axes.flat, panels.items(), strict=False):
         if "points" in panel:
-            axis.scatter(
-                *_numbers(panel["points"], [None, 2]).T,
-                color=COLOURS[0],
-                s=2,
-                alpha=0.5,
-                linewidths=0,
-            )
+            points = _numbers(panel["points"], [None, 2])
+            axis.scatter(*points.T, color=COLOURS[0], s=2, alpha=0.5, linewidths=0)
         if "paths" in panel:
             paths = _numbers(panel["paths"], [None, None, 2])
             axis.plot(paths[..., 0], paths[..., 1], color=INK, linewidth=0.7)

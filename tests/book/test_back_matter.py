@@ -66,7 +66,9 @@ def test_a_docstring_reads_as_in_the_source(built):
 
 def took(status):
     """The seconds and the memory of the page `some`, as the build status shows them."""
-    row = r'href="some.html">Page some</a>.*?<p>(\d+)</p>.*?<p>([\d–]+)</p>'
+    row = (
+        r'href="some.html"><span class="doc">Page some</span></a>.*?<p>(\d+)</p>.*?<p>([\d–]+)</p>'
+    )
     seconds, memory = re.search(row, status, re.S).groups()
     return int(seconds), memory
 

@@ -7,7 +7,46 @@ from collections import Counter
 import pytest
 
 from bookbuild import equations
-from bookbuild.equations import Check, Equation, equations_of, faults
+from bookbuild.equations import Check, Equation, equations_of
+
+
+def check_functions():
+    """Every test function in tests/equations: its file, itself, and the equations it names."""
+    for path in sorted((equations.ROOT / "tests/equations").glob("test_*.py")):
+        for node in ast.parse(path.read_text("utf-8")).body:
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                marks = [
+                    d
+                    for d in node.decorator_list
+                    if isinstance(d, ast.Call) and ast.unparse(d.func) == "pytest.mark.checks"
+                ]
+                yield path.name, node, [ast.literal_eval(mark.args[0]) for mark in marks]
+
+
+def faults(book, checked):
+    """What is wrong between the equations and the names that checks give, in words."""
+    found = []
+    first = {}
+    for equation in book:
+        where = f"{equation.page}:{equation.line}"
+        if not equation.label:
+            found.append(
+                f"{where}: a numbered equation without a name; "
+                "write $$ ... $$ (eq-name), or `align*` for no number"
+            )
+        elif not re.match(r"(eq|def)-\w", equation.label):
+            found.append(f"{where}: {equation.label} starts with neither eq- nor def-")
+        elif equation.label in first:
+            found.append(f"{where}: {equation.label} is taken by {first[equation.label]}")
+        elif equation.label.startswith("eq-") and equation.label not in checked:
+            found.append(f"{where}: {equation.label} has no check in tests/equations")
+        first.setdefault(equation.label, where)
+    found += [
+        f"tests/equations: a check of {label}, which the book does not have"
+        for label in sorted(checked - first.keys())
+    ]
+    return found
+
 
 SOURCE = r"""
 Unnumbered, and so nobody's business: $$x$$ and
@@ -90,14 +129,14 @@ def test_definitions_need_no_check_and_may_have_one():
 
 
 def test_every_equation_of_the_book_is_checked_and_every_check_has_its_equation():
-    checked = {label for _, _, labels in equations.check_functions() for label in labels}
+    checked = {label for _, _, labels in check_functions() for label in labels}
     found = faults(equations.equations_of_book(), checked)
     assert not found, "\n".join(found)
 
 
 def test_every_check_names_one_equation_and_says_what_it_does():
     wrong = []
-    for file, function, labels in equations.check_functions():
+    for file, function, labels in check_functions():
         where = f"{file}:{function.lineno}: {function.name}"
         if len(labels) != 1:
             wrong.append(f"{where} must name one equation")
@@ -110,7 +149,7 @@ def test_every_check_names_one_equation_and_says_what_it_does():
 
 def test_each_checked_equation_is_put_into_words_once():
     said = Counter()
-    for _, function, labels in equations.check_functions():
+    for _, function, labels in check_functions():
         said.update({labels[0]: len(function.decorator_list[-1].args) - 1})
     wrong = [f"{label}: {times} times" for label, times in said.items() if times != 1]
     assert not wrong, "\n".join(wrong)

@@ -149,19 +149,21 @@ def test_two_pages_run_side_by_side(book):
 
 
 @pytest.mark.skipif((os.cpu_count() or 1) != 2, reason="counts on two cores")
-def test_a_page_that_waits_for_a_training_leaves_its_core(book):
-    """Two pages wait for the third, which can only run beside them if their cores are free."""
-    wait = (
-        "import os, time\nwith open(os.environ['GENBOOK_PROGRESS'], 'a') as log:\n"
+def test_a_page_that_waits_for_a_training_leaves_its_core_and_queues_for_one(book):
+    """Page c waits for b, which takes its core while d has the other; c goes on when b is done."""
+    until = "end = time.time() + {s}\nwhile not os.path.exists({file!r}) and time.time() < end:\n"
+    until = f"import os, time\n{until}    time.sleep(.1)\n"
+    waiting = (
+        "import os\nwith open(os.environ['GENBOOK_PROGRESS'], 'a') as log:\n"
         "    print('waiting: another process is training it', file=log)\n"
-        "end = time.time() + 300\n"
-        "while not os.path.exists('trained.txt'):\n"
-        "    assert time.time() < end\n    time.sleep(.1)"
     )
-    book.page("a", cell("open('trained.txt', 'w').close()"))
-    book.page("b", cell(wait))
-    book.page("c", cell(wait))
-    assert book.build().ran() == {"a", "b", "c"}
+    told = "open({!r}, 'w').close()\n"
+    b = told.format("trained") + until.format(file="went-on", s=5) + told.format("done")
+    c = waiting + until.format(file="trained", s=300) + "assert os.path.exists('trained')"
+    book.page("b", cell(b))
+    book.page("c", cell(c) + cell(told.format("went-on") + "assert os.path.exists('done')"))
+    book.page("d", cell(until.format(file="done", s=300) + "assert os.path.exists('done')"))
+    assert book.build().ran() == {"b", "c", "d"}
 
 
 def test_the_kernel_is_the_builds_own_python(book, tmp_path):

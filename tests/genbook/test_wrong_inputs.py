@@ -248,10 +248,6 @@ REFUSED = {
         lambda: interactive.explorer({"a": PLAIN}, {"a": CODES.numpy()}, LABELS, CLASSES),
         "codes of 'a' are [4, 3], not [4, 2]",
     ),
-    "start below 0": (
-        lambda: interactive.explorer({"a": 0}, {"a": np.zeros((4, 2))}, LABELS, CLASSES, -1),
-        "start must be from 0 to 3",
-    ),
     "no last state": (lambda: interactive.timeline(PROCESS, NOTHING, {3: X}), "among them 0"),
     "state of step 11": (lambda: interactive.timeline(PROCESS, NOTHING, {0: X, 11: X}), "0 to 10"),
     "states that differ": (

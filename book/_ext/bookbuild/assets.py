@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -84,27 +83,20 @@ def copy_mathjax(site: Path) -> None:
 
 def compress_figures(site: Path) -> None:
     """Show each figure as lossless WebP where that is smaller than PNG; it often is by half."""
-    images = site / "_images"
-    for png in images.glob("*.png"):
+    smaller = {}
+    for png in site.glob("_images/*.png"):
         webp = png.with_suffix(".webp")
         if not webp.exists() or webp.stat().st_mtime < png.stat().st_mtime:
             part = webp.with_suffix(".part")
             with Image.open(png) as image:
                 image.save(part, format="WEBP", lossless=True, method=2)
             part.replace(webp)  # never half a file
+        smaller[png.stem] = min(png, webp, key=lambda file: file.stat().st_size).name
     for page in site.rglob("*.html"):
         text = page.read_text(encoding="utf-8")
-        shown = FIGURE.sub(partial(smaller, images), text)
+        shown = FIGURE.sub(lambda figure: f'{figure[1]}{smaller[figure[2]]}"', text)
         if shown != text:
             page.write_text(shown, encoding="utf-8")
-
-
-def smaller(images: Path, figure: re.Match) -> str:
-    """The reference to a figure, to the smaller of its two files."""
-    sizes = {
-        suffix: (images / f"{figure[2]}{suffix}").stat().st_size for suffix in (".png", ".webp")
-    }
-    return f'{figure[1]}{figure[2]}{min(sizes, key=sizes.get)}"'
 
 
 def remove_unused_icons(site: Path) -> None:

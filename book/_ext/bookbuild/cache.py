@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 import shutil
-from functools import cache, partial
 from pathlib import Path
 
 from jupyter_cache.cache.db import DB_NAME
@@ -25,19 +24,24 @@ from genbook.publishing import fingerprint
 
 from . import edition, equations
 
+LOCK = equations.ROOT / "requirements.txt"
+
 
 class BookCache(JupyterCacheBase):
     """A jupyter-cache whose key holds the code that the cells import, the lock and the data."""
-
-    def __init__(self, path, lock: str):
-        super().__init__(path)
-        self.lock = lock
 
     def create_hashed_notebook(self, nb, nb_metadata=("kernelspec",), cell_metadata=("tags",)):
         """The notebook's code cells, and the key of their results."""
         bare, cells = super().create_hashed_notebook(nb, nb_metadata, cell_metadata)
         return bare, fingerprint.digest(
-            cells, imported_code(nb), self.lock, data_state(nb), checks_state(nb), kernel_state()
+            cells,
+            imported_code(nb),
+            LOCK.read_bytes(),
+            data_state(nb),
+            checks_state(nb),
+            # what rounds the results of all kernels, which have one thread and are accelerated
+            system.instruction_set(),
+            fingerprint.of_acceleration(),
         )
 
     def key(self, nb) -> str:
@@ -76,16 +80,9 @@ class BookCache(JupyterCacheBase):
             self._db = None
 
 
-def of_book(app) -> BookCache:
+def of_book(env) -> BookCache:
     """The cache of the book being built."""
-    path = app.env.mystnb_config.execution_cache_path
-    return BookCache(path, locked_packages(Path(app.srcdir)))
-
-
-@cache
-def locked_packages(root: Path) -> str:
-    """The hash of the lock file."""
-    return fingerprint.digest((root / "requirements.txt").read_bytes())
+    return BookCache(env.mystnb_config.execution_cache_path)
 
 
 def data_state(nb) -> str:
@@ -118,11 +115,6 @@ def imported_code(nb) -> str:
         return fingerprint.of_modules(frozenset(fingerprint.SOURCES))
 
 
-def kernel_state() -> str:
-    """What rounds the results of all kernels, which have one thread and are accelerated."""
-    return fingerprint.digest(system.instruction_set(), fingerprint.of_acceleration())
-
-
 def read_page(env, docname: str):
     """The notebook of a page, read the way myst-nb reads it; None where no cell is to run."""
     path = env.doc2path(docname)
@@ -138,44 +130,34 @@ def use_book_cache(app):
     """Make myst-nb look for results in the book's cache."""
     if not hasattr(myst_nb_cache, "get_cache"):
         raise RuntimeError("myst-nb no longer takes its cache from `get_cache`; adapt cache.py")
-    lock = locked_packages(Path(app.srcdir))
-    myst_nb_cache.get_cache = partial(BookCache, lock=lock)
-    of_book(app).mend()
+    myst_nb_cache.get_cache = BookCache
+    of_book(app.env).mend()
 
 
 def outdated(app, env, added, changed, removed):
     """The pages whose results were made by other code than today's, though their text is old."""
-    book_cache = of_book(app)
-    stale = []
-    for docname in set(page_keys(env)) - removed:
-        nb = read_page(env, docname)
-        if nb is None or book_cache.key(nb) != page_keys(env)[docname]:
-            stale.append(docname)
-    return stale
+    keys = page_keys(env)
+    return [name for name in keys.keys() & env.found_docs if current_key(env, name) != keys[name]]
 
 
 def note_key(app, docname, source):
     """Remember the key of the results that a page is about to show."""
-    nb = read_page(app.env, docname)
-    if nb is not None:
-        page_keys(app.env)[docname] = of_book(app).key(nb)
+    page_keys(app.env)[docname] = current_key(app.env, docname)
 
 
-def forget_key(app, env, docname):
-    """A page that is gone, or read anew, shows no results."""
-    page_keys(env).pop(docname, None)
+def current_key(env, docname: str) -> str | None:
+    """The key of the results of a page as its code is now; None where it has none."""
+    nb = read_page(env, docname)
+    return nb and of_book(env).key(nb)
 
 
-def page_keys(env) -> dict[str, str]:
-    """For each page with code, the key of the results it shows; kept from build to build."""
-    if not hasattr(env, "bookbuild_keys"):
-        env.bookbuild_keys = {}
-    return env.bookbuild_keys
+def page_keys(env) -> dict[str, str | None]:
+    """For each page the key of the results it shows; kept from build to build."""
+    return vars(env).setdefault("bookbuild_keys", {})
 
 
 def setup(app):
     """Connect the cache to the build."""
     app.connect("builder-inited", use_book_cache)
     app.connect("env-get-outdated", outdated)
-    app.connect("env-purge-doc", forget_key)
     app.connect("source-read", note_key)

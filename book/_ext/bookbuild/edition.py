@@ -24,15 +24,13 @@ the default edition, whose data set is the {default}.
 """
 
 
-class UnknownEdition(Exception):
-    """There is no edition of this name."""
-
-
 def name():
-    """The data set of this build, from the environment variable GENBOOK_EDITION."""
+    """The data set of this build, from GENBOOK_EDITION. An unknown one ends the build."""
     edition = os.environ.get("GENBOOK_EDITION") or "digits"
     if edition not in NAMES:
-        raise UnknownEdition(f"there is no edition {edition!r}; choose from {', '.join(NAMES)}")
+        raise SystemExit(
+            f"genbook: there is no edition {edition!r}; choose from {', '.join(NAMES)}"
+        )
     return edition
 
 
@@ -43,18 +41,16 @@ def adapt(text: str) -> str:
         return text
     note = NOTE.format(name=NAMES[edition], default=NAMES["digits"], most=MOST)
     text = LOAD.sub(rf'load("{edition}"\1, most={MOST})', text)
-    lines = text.splitlines(keepends=True)
-    title = next(i for i, line in enumerate(lines) if line.startswith("# "))
-    return "".join([*lines[: title + 1], note, *lines[title + 1 :]])
+    return re.sub(r"^# .*\n", lambda title: title[0] + note, text, count=1, flags=re.M)
 
 
 def check(app, config):
     """End the build at once if the edition does not exist or its data cannot be loaded."""
-    try:
-        if name() != "digits":  # the others' first time shows on the terminal, not on a page
+    if name() != "digits":  # the others' first time shows on the terminal, not on a page
+        try:
             data.load(name())
-    except (UnknownEdition, data.DataError) as error:
-        raise SystemExit(f"genbook: {error}") from None
+        except data.DataError as error:
+            raise SystemExit(f"genbook: {error}") from None
 
 
 def adapt_source(app, docname, source):

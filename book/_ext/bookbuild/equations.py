@@ -6,7 +6,6 @@ is a definition and may have one. The page "Verified equations" runs all checks 
 
 from __future__ import annotations
 
-import ast
 import re
 import subprocess
 import sys
@@ -77,55 +76,14 @@ def equations_of(text: str, page: str = "", first_line: int = 1) -> Iterator[Equ
                 yield from equations_of(token.content, page, line + 1)
 
 
-def equations_of_book(root: Path = ROOT) -> list[Equation]:
+def equations_of_book() -> list[Equation]:
     """All numbered equations, in the order of the contents."""
-    pages = re.findall(r"^\W*(?:root|file): (\S+)", (root / "_toc.yml").read_text("utf-8"), re.M)
+    pages = re.findall(r"^\W*(?:root|file): (\S+)", (ROOT / "_toc.yml").read_text("utf-8"), re.M)
     return [
         equation
         for page in pages
-        for equation in equations_of((root / f"{page}.md").read_text("utf-8"), f"{page}.md")
+        for equation in equations_of((ROOT / f"{page}.md").read_text("utf-8"), f"{page}.md")
     ]
-
-
-# The checks, read from the sources
-
-
-def check_functions(root: Path = ROOT) -> Iterator[tuple[str, ast.FunctionDef, list[str]]]:
-    """Every test function in tests/equations: its file, itself, and the equations it names."""
-    for path in sorted((root / "tests/equations").glob("test_*.py")):
-        for node in ast.parse(path.read_text("utf-8")).body:
-            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
-                marks = [
-                    d
-                    for d in node.decorator_list
-                    if isinstance(d, ast.Call) and ast.unparse(d.func) == "pytest.mark.checks"
-                ]
-                yield path.name, node, [ast.literal_eval(mark.args[0]) for mark in marks]
-
-
-def faults(equations: list[Equation], checked: set[str]) -> list[str]:
-    """What is wrong between the equations and the names that checks give, in words."""
-    found = []
-    first = {}
-    for equation in equations:
-        where = f"{equation.page}:{equation.line}"
-        if not equation.label:
-            found.append(
-                f"{where}: a numbered equation without a name; "
-                "write $$ ... $$ (eq-name), or `align*` for no number"
-            )
-        elif not re.match(r"(eq|def)-\w", equation.label):
-            found.append(f"{where}: {equation.label} starts with neither eq- nor def-")
-        elif equation.label in first:
-            found.append(f"{where}: {equation.label} is taken by {first[equation.label]}")
-        elif equation.label.startswith("eq-") and equation.label not in checked:
-            found.append(f"{where}: {equation.label} has no check in tests/equations")
-        first.setdefault(equation.label, where)
-    found += [
-        f"tests/equations: a check of {label}, which the book does not have"
-        for label in sorted(checked - first.keys())
-    ]
-    return found
 
 
 # The checks, run
@@ -133,21 +91,11 @@ def faults(equations: list[Equation], checked: set[str]) -> list[str]:
 
 def run_checks(root: Path = ROOT) -> list[Check]:
     """Run tests/equations and return what each check found. Raises CheckFailed."""
+    pytest = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/equations"]
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.xml")
         run = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "pytest",
-                "tests/equations",
-                f"--junitxml={report}",
-                "-p",
-                "no:cacheprovider",
-            ],
-            cwd=root,
-            capture_output=True,
-            text=True,
+            [*pytest, f"--junitxml={report}"], cwd=root, capture_output=True, text=True
         )
         if run.returncode != 0:
             raise CheckFailed(f"\n{run.stdout}{run.stderr}")
@@ -175,8 +123,8 @@ def table(checks: list[Check], equations: list[Equation]) -> str:
     return "\n".join(rows)
 
 
-def state(root: Path = ROOT) -> str:
+def state() -> str:
     """The hash of all that the checks and their table depend on: equations, checks, `genbook`."""
-    sources = [path.read_text("utf-8") for path in sorted((root / "tests/equations").glob("*.py"))]
+    sources = [path.read_text("utf-8") for path in sorted(ROOT.glob("tests/equations/*.py"))]
     code = map(fingerprint.of_imports, sources)
-    return fingerprint.digest(repr(equations_of_book(root)), *code, *sources)
+    return fingerprint.digest(repr(equations_of_book()), *code, *sources)

@@ -23,36 +23,33 @@ from .kernel import Page, list_fonts
 from .progress import Progress
 
 
-class Failed(Exception):
-    """A page failed; the message goes to the terminal."""
-
-
 def run_missing_pages(app, env, docnames):
     """Execute the pages among `docnames` whose results are missing. The first failure ends all."""
     if env.mystnb_config.execution_mode != "cache":
         return
-    cache = of_book(app)
+    cache = of_book(env)
     build = build_folder(Path(app.outdir))
     pages = []
-    for docname in from_the_end(env, docnames):
+    for docname in docnames:
         nb = read_page(env, docname)
         if nb is not None and not cache.holds(nb):
             pages.append(Page(docname, Path(env.doc2path(docname)), nb, build))
-    known = last_seconds(cache) if pages else {}
-    # The longest first, so that no core is left with it at the end; unknown ones may be long.
-    pages.sort(key=lambda page: -known.get(page.docname, float("inf")))
+    known = last_seconds(cache)
+    place = {docname: i for i, docname in enumerate(env.config.external_site_map)}
+    # The longest first, so that no core is left with it at the end. Unknown ones may be long, the
+    # later chapters above all: the models grow as the book goes on.
+    pages.sort(
+        key=lambda page: (known.get(page.docname, float("inf")), place.get(page.docname, 0)),
+        reverse=True,
+    )
     try:
         if pages:
             list_fonts(build)
-        run(pages, cache)
-        forget_old_runs(build / "runs")
-    # Sphinx would bury an exception's message under its own traceback; so end here.
-    except Failed as failed:
-        print(failed, file=sys.__stderr__, flush=True)
-        raise SystemExit(1) from None
+            run(pages, cache)
     except KeyboardInterrupt:
         print("Interrupted. Finished pages and trainings are kept.", file=sys.__stderr__)
         raise SystemExit(130) from None
+    forget_old_runs(build / "runs")
     env.bookbuild_seconds = {page.docname: page.seconds for page in pages}
 
 
@@ -69,24 +66,25 @@ def run(pages: list[Page], cache) -> None:
     keys = {page: cache.key(page.nb) for page in pages}
     progress = Progress(sys.__stderr__)
     waiting, running = list(pages), {}
-    with ThreadPoolExecutor(max(1, len(pages))) as pool:
+    with ThreadPoolExecutor(len(pages)) as pool:
         try:
             while waiting or running:
                 # A page that waits for a training of another page leaves its core to a third, but
                 # keeps its memory.
-                while (
-                    waiting
-                    and len(running) < 3 * cores()
-                    and sum(not page.waits() for page in running.values()) < cores()
-                ):
-                    page = waiting.pop(0)
-                    running[pool.submit(page.run)] = page
-                    progress.started(page)
+                while sum(not page.waits() for page in running.values()) < cores():
+                    if queued := [page for page in running.values() if page.queues]:
+                        queued[0].queues = False
+                    elif waiting and len(running) < 3 * cores():
+                        page = waiting.pop(0)
+                        running[pool.submit(page.run)] = page
+                        progress.say(f"{page.docname}: start")
+                    else:
+                        break
                 done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
                 for future in done:
                     page = running.pop(future)
                     keep(page, future, keys[page], cache)
-                    progress.finished(page)
+                    progress.say(f"{page.docname}: done in {page.seconds:.0f} s")
                 progress.show(running.values())
         except BaseException:
             for page in running.values():
@@ -97,16 +95,19 @@ def run(pages: list[Page], cache) -> None:
 
 
 def keep(page: Page, future, key: str, cache) -> None:
-    """Put the results of `page` in the cache. Raises Failed if a cell failed or wrote to stderr."""
+    """Put the results of `page` in the cache. If a cell failed or wrote to stderr, end the build.
+
+    Sphinx would bury the message of another exception under its own traceback.
+    """
     try:
         future.result()
     except Exception as error:
-        raise Failed(failure(page, error)) from None
+        raise SystemExit(failure(page, error)) from None
     fingerprint.read_sources()
     if cache.key(page.nb) != key:
-        raise Failed(f"{page.docname}: genbook was edited while this page ran; build again.")
+        raise SystemExit(f"{page.docname}: genbook was edited while this page ran; build again.")
     if text := stderr(page):
-        raise Failed(f"{page.docname}: a cell wrote to stderr, and so on the page:\n\n{text}")
+        raise SystemExit(f"{page.docname}: a cell wrote to stderr, and so on the page:\n\n{text}")
     took = {"execution_seconds": page.seconds, "peak_memory": page.peak_memory}
     results = CacheBundleIn(page.nb, page.docname, data=took)
     cache.cache_notebook_bundle(results, check_validity=False, overwrite=True)
@@ -139,12 +140,6 @@ def last_seconds(cache) -> dict[str, float]:
     """How long each page took when it last ran."""
     records = sorted(cache.list_cache_records(), key=lambda record: record.created)
     return {record.uri: record.data["execution_seconds"] for record in records}
-
-
-def from_the_end(env, docnames) -> list[str]:
-    """`docnames` from the last chapter to the first: the models grow as the book goes on."""
-    order = {docname: i for i, docname in enumerate(env.config.external_site_map)}
-    return sorted(docnames, key=lambda name: order.get(name, len(order)), reverse=True)
 
 
 def setup(app):

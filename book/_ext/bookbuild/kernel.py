@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -9,15 +10,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 
 from jupyter_client.kernelspec import KernelSpecManager
 from nbclient import NotebookClient
 
 # The page's own failure is reported by `execute`; nbclient would report it a second time.
-_silent = logging.getLogger("bookbuild.nbclient")
-_silent.addHandler(logging.NullHandler())
-_silent.propagate = False
+SILENT = logging.getLogger("bookbuild.nbclient")
+SILENT.disabled = True
 
 
 def list_fonts(build: Path) -> None:
@@ -48,12 +48,10 @@ class Page:
         self.seconds = 0.0
         self.peak_memory = None  # in bytes; None if the system does not report it
         self.cell = 0
+        self.queues = False  # for a core, before its next cell; the executor ends it
         self.progress = build / "progress" / f"{docname.replace('/', '-')}.log"
         self.output = self.progress.with_suffix(".out")
-        self._folder = path.parent
-        self._runs = build / "runs"
-        self._fonts = build / "matplotlib"
-        self._jupyter = build / "jupyter"
+        self._path, self._build = path, build
         self._started = monotonic()
         self._stopped = False
         self._cell_start = 0  # where in the progress log the current cell's lines begin
@@ -61,7 +59,7 @@ class Page:
         self.progress.write_text("")
         self._client = NotebookClient(
             nb,
-            log=_silent,
+            log=SILENT,
             record_timing=False,
             shutdown_kernel="immediate",
             # On a busy machine a figure may come late; better an error than a missing figure.
@@ -85,7 +83,7 @@ class Page:
         manager.kernel_spec_manager = KernelSpecManager(kernel_dirs=[])
         with self.output.open("wb") as output:
             self._client.execute(
-                cwd=str(self._folder), env=self._environment(), stdout=output, stderr=output
+                cwd=str(self._path.parent), env=self._environment(), stdout=output, stderr=output
             )
         self.seconds = self.elapsed()
 
@@ -94,13 +92,11 @@ class Page:
         self._stopped = True
         kernel = getattr(self._client.km, "provisioner", None)
         if kernel is not None and kernel.pid:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 if hasattr(os, "killpg"):
                     os.killpg(kernel.pid, signal.SIGKILL)
                 else:  # Windows
                     os.kill(kernel.pid, signal.SIGTERM)
-            except ProcessLookupError:
-                pass
 
     def elapsed(self) -> float:
         """The seconds since the page started."""
@@ -112,23 +108,30 @@ class Page:
 
     def training(self) -> str:
         """How far the training of the current cell is, in its own words; empty if none runs."""
-        with self.progress.open("rb") as log:
-            log.seek(max(self._cell_start, self.progress.stat().st_size - 4096))
-            text = log.read().decode(errors="replace")
-        lines = [line.strip() for line in text.replace("\r", "\n").split("\n")]
-        return next((line for line in reversed(lines) if line), "")
+        return next(reversed(self._said()), "")
 
     def waits(self) -> bool:
-        """Whether the page waits for a training that another page is busy with."""
-        return self.training().startswith("waiting")
+        """Whether the page waits, for a training that another page is busy with or for a core."""
+        return self.queues or self.training().startswith("waiting")
+
+    def _said(self) -> list[str]:
+        """What the current cell has said so far of how its trainings go."""
+        with self.progress.open("rb") as log:
+            log.seek(self._cell_start)
+            lines = re.split(r"[\r\n]", log.read().decode(errors="replace"))
+        return [line.strip() for line in lines if line.strip()]
 
     def _on_cell_start(self, cell, cell_index):
+        while self.queues and not self._stopped:
+            sleep(0.1)
         if self._stopped:
             raise Stopped
         self.cell = cell_index
         self._cell_start = self.progress.stat().st_size
 
     def _on_cell_executed(self, cell, cell_index, execute_reply):
+        # While the cell waited for a training, another page took the core.
+        self.queues = any(line.startswith("waiting") for line in self._said())
         status = Path(f"/proc/{self._client.km.provisioner.pid}/status")
         if status.is_file():  # on Linux
             kilobytes = re.search(r"^VmHWM:\s*(\d+) kB", status.read_text(), re.M)
@@ -144,10 +147,10 @@ class Page:
         return {
             **os.environ,
             **one_core,
-            **dict.fromkeys(folders, str(self._jupyter)),
-            "GENBOOK_RUNS": str(self._runs),
+            **dict.fromkeys(folders, str(self._build / "jupyter")),
+            "GENBOOK_RUNS": str(self._build / "runs"),
             "GENBOOK_PROGRESS": str(self.progress),
-            "MPLCONFIGDIR": str(self._fonts),
+            "MPLCONFIGDIR": str(self._build / "matplotlib"),
             "PYTHONFAULTHANDLER": "1",  # a crash says where
             "PYTHONHASHSEED": "0",
             "PYTHONUTF8": "1",  # whatever the locale: the pages speak of 零

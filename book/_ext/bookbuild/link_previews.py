@@ -77,11 +77,10 @@ def add_tags(app, pagename, templatename, context, doctree):
             "og:image:height": "630",
             "twitter:card": "summary_large_image",
         }
-    lines = [("property", name, text) for name, text in tags.items()]
-    lines.append(("name", "description", about))
+    tags["description"] = about
     context["metatags"] = context.get("metatags", "") + "".join(
-        f'\n<meta {kind}="{name}" content="{html.escape(text)}" />'
-        for kind, name, text in lines
+        f'\n<meta {"property" if ":" in name else "name"}="{name}" content="{html.escape(text)}" />'
+        for name, text in tags.items()
         if text
     )
 

@@ -7,6 +7,7 @@ there every cross-reference and citation is text, and every directive one of a f
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterator
 from itertools import groupby
 from types import SimpleNamespace
@@ -15,6 +16,8 @@ from typing import NamedTuple
 from docutils import nodes
 from sphinx.locale import admonitionlabels
 from sphinx.util.math import get_node_equation_number
+
+from .page_checks import is_output
 
 
 class Cell(NamedTuple):
@@ -33,11 +36,11 @@ class Source(NamedTuple):
 
 
 class Unknown(Exception):
-    """A node that has no form in Markdown here; the message names it and its line."""
+    """What has no form in Markdown here."""
 
 
 def unknown(node) -> Unknown:
-    """The exception for a kind of node that this module does not know."""
+    """The exception for a node of a kind that has no form here: its kind, and its line."""
     line = f", line {node.line}" if getattr(node, "line", None) else ""
     return Unknown(f"`{node.tagname}`{line}, has no form in bookbuild/markdown.py")
 
@@ -52,23 +55,18 @@ def blocks(doctree: nodes.document, builder) -> Iterator[Block]:
     """
     yield from _Page(builder).children(doctree)
     cited = {
-        r["reftitle"]: None
-        for place in doctree.findall(_is_citation)
-        for r in place.findall(nodes.reference)
-        if "reftitle" in r
+        reference["reftitle"]
+        for reference in doctree.findall(nodes.reference)
+        if "reftitle" in reference and "bibtex-citation" in reference.parent.get("classes", ())
     }
     if cited:
         works = "\n".join(f"- {_escape(work)}" for work in sorted(cited))
         yield f"## References\n\n{works}"
 
 
-def _is_citation(node) -> bool:
-    return isinstance(node, nodes.inline) and "bibtex-citation" in node["classes"]
-
-
 SILENT = (nodes.target, nodes.comment, nodes.substitution_definition, nodes.Invisible)
 SITE_ONLY = {"site-only", "tag_site-only"}  # text and cells of figures that a reader can move
-THROUGH = {"document", "container", "compound", "glossary", "definition_list", "legend", "block"}
+THROUGH = {"document", "compound", "legend", "block"}
 
 
 class _Page:
@@ -112,14 +110,9 @@ class _Page:
         start = f"{'.'.join(map(str, number))}. " if number else ""
         yield f"{'#' * self.depth} {start}{self.inline(node)}"
 
-    def block_rubric(self, node):
-        yield f"**{self.inline(node)}**"
-
     def block_paragraph(self, node):
         text = self.inline(node)
         yield re.sub(r"^(#|[-+](?= )|\d+(?=[.)] ))", r"\\\1", text)
-
-    block_compact_paragraph = block_paragraph
 
     def block_container(self, node):
         if not SITE_ONLY.isdisjoint(node["classes"]):
@@ -133,7 +126,7 @@ class _Page:
 
     def block_figure(self, node):
         """Its number and caption; the picture itself is drawn by a cell."""
-        if not any(n.get("nb_element") == "cell_code_output" for n in _around(node)):
+        if not is_output(node):
             raise unknown(node)
         caption = next(node.findall(nodes.caption), None)
         if caption is not None:
@@ -148,39 +141,27 @@ class _Page:
         return self.builder.config.numfig_format[kind] % ".".join(map(str, number))
 
     def block_math_block(self, node):
-        parts = [part.strip() for part in node.astext().split("\n\n") if part.strip()]
-        # As on the site: lines of one equation are aligned, several equations stand in a column.
-        lines = [
-            rf"\begin{{aligned}}{p}\end{{aligned}}" if r"\\" in p and not node["nowrap"] else p
-            for p in parts
-        ]
-        text = self.math(
-            lines[0]
-            if len(lines) == 1
-            else "\\begin{gathered}\n" + " \\\\\n".join(lines) + "\n\\end{gathered}"
-        )
+        equations = [part.strip() for part in node.astext().split("\n\n") if part.strip()]
+        if not node["nowrap"]:  # as on the site: the lines of one equation are aligned
+            equations = [
+                rf"\begin{{aligned}}{e}\end{{aligned}}" if r"\\" in e else e for e in equations
+            ]
+        text = self.math(" \\\\\n".join(equations))
+        if len(equations) > 1:
+            text = f"\\begin{{gathered}}\n{text}\n\\end{{gathered}}"
         if node["number"]:
             number = get_node_equation_number(SimpleNamespace(builder=self.builder), node)
-            tag = rf"\tag{{{number}}}"
-            text = (
-                re.sub(r"(\\end\{[^}]*\}\s*)$", lambda m: f"{tag}\n{m[0]}", text)
-                if node["nowrap"]
-                else f"{text} {tag}"
-            )
+            # inside of an environment of its own, after any other formula
+            at = text.rindex(r"\end{") if node["nowrap"] else len(text)
+            text = rf"{text[:at]} \tag{{{number}}} {text[at:]}".rstrip()
         yield f"$$\n{text}\n$$"
 
     def block_literal_block(self, node):
         ticks = "`" * max(3, 1 + max(map(len, re.findall("`+", node.astext())), default=0))
         language = node.get("language", "").replace("ipython3", "python").replace("default", "")
         fenced = f"{ticks}{language}\n{node.astext().rstrip()}\n{ticks}"
-        yield (
-            Source(node["source"], node.astext(), fenced)
-            if "highlight_args" in node and node.get("source")
-            else fenced
-        )
-
-    def block_doctest_block(self, node):
-        yield f"```python\n{node.astext()}\n```"
+        is_included = "highlight_args" in node and node.get("source")
+        yield Source(node["source"], node.astext(), fenced) if is_included else fenced
 
     def block_bullet_list(self, node):
         yield self._list(node, ["- "] * len(node))
@@ -195,13 +176,8 @@ class _Page:
         texts = [_indent("\n\n".join(item), mark) for item, mark in zip(items, marks, strict=True)]
         return ("\n\n" if loose else "\n").join(texts)
 
-    def block_definition_list_item(self, node):
-        term, *_, definition = node
-        first, *rest = self._inner(definition)
-        yield "\n\n".join([f"**{self.inline(term)}**: {first}", *rest])
-
     def block_block_quote(self, node):
-        yield _indent("\n\n".join(self._inner(node)), "> ", "> ")
+        yield _quote("\n\n".join(self._inner(node)))
 
     def block_admonition(self, node):
         """A block quote, or folded text where the site folds it; code cells stay outside of it."""
@@ -220,15 +196,7 @@ class _Page:
                 yield f"<details><summary><b>{title}</b></summary>\n\n{text}\n\n</details>"
             else:
                 text = "\n\n".join([f"**{title}**", *part] if i == 0 else part)
-                yield _indent(text.rstrip(), "> ", "> ")
-
-    def block_footnote(self, node):
-        label, *body = node
-        text = "\n\n".join(b for child in body for b in self.block(child))
-        yield f"[{label.astext()}] {text}"
-
-    def block_transition(self, node):
-        yield "---"
+                yield _quote(text.rstrip())
 
     def block_table(self, node):
         for title in node.findall(nodes.title):
@@ -247,8 +215,7 @@ class _Page:
 
     def _inner(self, node) -> list[str]:
         """The blocks inside something that can hold no cell."""
-        inner = list(self.children(node))
-        inner = [b.markdown if isinstance(b, Source) else b for b in inner]
+        inner = [getattr(block, "markdown", block) for block in self.children(node)]
         if any(isinstance(b, Cell) for b in inner):
             raise unknown(next(node.findall(lambda n: n.get("nb_element") == "cell_code")))
         return inner
@@ -273,7 +240,6 @@ class _Page:
     def span_inline(self, node):
         return "".join(map(self.span, node.children))
 
-    span_generated = span_term = span_title_reference = span_abbreviation = span_inline
     span_number_reference = span_inline  # "Fig. 2.1" says enough where there is nothing to follow
 
     def span_emphasis(self, node):
@@ -293,15 +259,6 @@ class _Page:
         text, address = self.span_inline(node), node.get("refuri", "")
         return f"[{text}]({address})" if re.match(r"https?:|mailto:", address) else text
 
-    def span_footnote_reference(self, node):
-        return f"[{node.astext()}]"
-
-    def span_subscript(self, node):
-        return f"<sub>{self.inline(node)}</sub>"
-
-    def span_superscript(self, node):
-        return f"<sup>{self.inline(node)}</sup>"
-
     # Mathematics
 
     def math(self, text: str) -> str:
@@ -317,17 +274,14 @@ class _Page:
         return text
 
 
-def _indent(text: str, first: str, other: str | None = None) -> str:
-    """`first` before the first line; `other`, or as much room, before the others."""
-    other = " " * len(first) if other is None else other
-    head, *lines = text.split("\n")
-    return "\n".join([first + head, *((other + line).rstrip() for line in lines)])
+def _indent(text: str, mark: str) -> str:
+    """`mark` before the first line, and as much room before the others that are not empty."""
+    return mark + textwrap.indent(text, " " * len(mark)).lstrip()
 
 
-def _around(node) -> Iterator[nodes.Element]:
-    while node.parent is not None:
-        node = node.parent
-        yield node
+def _quote(text: str) -> str:
+    """The lines of a block quote."""
+    return "\n".join(f"> {line}".rstrip() for line in text.split("\n"))
 
 
 def _escape(text: str) -> str:

@@ -17,7 +17,8 @@ from sphinx.util import logging
 from genbook.publishing.standalone import NotStandalone, Shown, standalone
 
 from . import edition, markdown
-from .cache import page_keys, read_page
+from .cache import read_page
+from .equations import ROOT
 
 LOGGER = logging.getLogger(__name__)
 
@@ -46,10 +47,10 @@ TOOLTIP = "Download this page as a notebook that runs by itself"
 
 def offer_notebook(app, pagename, templatename, context, doctree):
     """Write the notebook of a page into the site, and have the page offer it."""
-    if doctree is None or pagename not in page_keys(app.env) or edition.name() != "digits":
+    if doctree is None or edition.name() != "digits":
         return  # the data sets of other editions are files, which an empty folder has not
     page = read_page(app.env, pagename)
-    if not any(is_shown(cell) for cell in page.cells):
+    if page is None or all(cell.cell_type != "code" or is_hidden(cell) for cell in page.cells):
         return
     try:
         notebook = make(app, page, doctree)
@@ -72,103 +73,91 @@ def name_button(app, pagename, templatename, context, doctree):
 
 def make(app, page, doctree):
     """The notebook of a page: `page` as myst-nb reads it, and as Sphinx has resolved it."""
-    blocks = with_hidden_cells(markdown.blocks(doctree, app.builder), page)
-    sources = [source for source in (source_of(block, page) for block in blocks) if source]
-    settings, helpers, codes = standalone(sources)
-    codes = iter(codes)
-    cells = [new_markdown_cell(about(app, doctree) + SPEED * bool(settings))]
+    blocks = with_hidden_cells(list(markdown.blocks(doctree, app.builder)), page)
+    sources = [source_of(block, page) for block in blocks]
+    settings, helpers, codes = standalone(filter(None, sources))
+    title = next(block for block in blocks if isinstance(block, str)).lstrip("# ")
+    cells = [new_markdown_cell(about(title, app.config.html_title) + SPEED * bool(settings))]
     if settings:
         cells.append(new_code_cell(settings))
     cells += [new_markdown_cell(HELPERS), new_code_cell(helpers, metadata=FOLDED)]
-    text = []
-    for block in blocks:
-        code = next(codes) if source_of(block, page) else ""
-        if isinstance(block, str) or isinstance(block, markdown.Source) and not code:
-            block = block if isinstance(block, str) else block.markdown
-            if block.startswith("#") and text:  # a cell for each section
-                cells.append(new_markdown_cell("\n\n".join(text)))
-                text = []
-            text.append(block)
-        elif code:
-            if text:
-                cells.append(new_markdown_cell("\n\n".join(text)))
-                text = []
+    codes = iter(codes)
+    for block, source in zip(blocks, sources):
+        if code := source and next(codes):
             cells.append(new_code_cell(code, metadata=metadata(block, page)))
-    if text:
-        cells.append(new_markdown_cell("\n\n".join(text)))
+        elif not isinstance(block, markdown.Cell):
+            add_text(cells, getattr(block, "markdown", block))
     for i, cell in enumerate(cells):
         cell.id = f"cell-{i}"  # the same in every build
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     notebook = new_notebook(
-        cells=cells,
-        metadata={
-            "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
-            "language_info": {"name": "python"},
-        },
+        cells=cells, metadata={"kernelspec": kernel, "language_info": {"name": "python"}}
     )
     nbformat.validate(notebook)
     return notebook
 
 
+def add_text(cells, text: str) -> None:
+    """Add text to the last cell, or in a new one: after code, and for each section."""
+    if cells[-1].cell_type == "code" or text.startswith("#"):
+        cells.append(new_markdown_cell(text))
+    else:
+        cells[-1].source += f"\n\n{text}"
+
+
 def with_hidden_cells(blocks, page) -> list[markdown.Block]:
     """The blocks, with the cells that run but are not on the site."""
-    result, following = [], 0
-    for block in blocks:
-        if isinstance(block, markdown.Cell):
-            result += hidden_cells(page, following, block.index)
-            following = block.index + 1
-        result.append(block)
-    return result + hidden_cells(page, following, len(page.cells))
-
-
-def hidden_cells(page, start, end) -> list[markdown.Cell]:
-    """The code cells from `start` to before `end`."""
-    return [
+    shown = {block.index for block in blocks if isinstance(block, markdown.Cell)}
+    hidden = [
         markdown.Cell(i)
-        for i in range(start, end)
-        if page.cells[i].cell_type == "code"
-        and "site-only" not in page.cells[i].metadata.get("tags", ())
+        for i, cell in enumerate(page.cells)
+        if cell.cell_type == "code" and i not in shown and "site-only" not in tags(cell)
     ]
+    result = []
+    for block in blocks:
+        while isinstance(block, markdown.Cell) and hidden and hidden[0].index < block.index:
+            result.append(hidden.pop(0))
+        result.append(block)
+    return result + hidden
 
 
 def source_of(block, page) -> str | Shown | None:
     """The Python that a block holds, if any."""
     if isinstance(block, markdown.Cell):
         return page.cells[block.index].source
-    if isinstance(block, markdown.Source):
-        parts = Path(block.path).with_suffix("").parts
-        if "genbook" in parts and block.path.endswith(".py"):
-            start = len(parts) - 1 - parts[::-1].index("genbook")
-            return Shown(".".join(parts[start:]).removesuffix(".__init__"), block.text)
+    if isinstance(block, markdown.Source) and block.path.endswith(".py"):
+        parts = Path(block.path).relative_to(ROOT).with_suffix("").parts
+        if parts[0] == "genbook":
+            return Shown(".".join(parts).removesuffix(".__init__"), block.text)
     return None
 
 
-def is_shown(cell) -> bool:
-    """Whether a cell is code that the site shows."""
-    return cell.cell_type == "code" and not hiding(cell)
+def tags(cell) -> list[str]:
+    """The tags of a cell."""
+    return cell.metadata.get("tags", [])
 
 
-def hiding(cell) -> bool:
-    return not {"remove-input", "remove-cell"}.isdisjoint(cell.metadata.get("tags", ()))
+def is_hidden(cell) -> bool:
+    """Whether the site does not show the code of a cell."""
+    return not {"remove-input", "remove-cell"}.isdisjoint(tags(cell))
 
 
 def metadata(block, page) -> dict:
     """The metadata of a notebook's cell: whether to fold it, and whether it may fail."""
-    if not isinstance(block, markdown.Cell):
+    if isinstance(block, markdown.Source):
         return {}
     cell = page.cells[block.index]
-    folded = FOLDED if hiding(cell) or block.folded else {}
-    tags = [tag for tag in cell.metadata.get("tags", ()) if tag == "raises-exception"]
-    tags += folded.get("tags", [])
-    return {**folded, "tags": tags} if tags else {}
+    folded = FOLDED if is_hidden(cell) or block.folded else {}
+    kept = [tag for tag in tags(cell) if tag == "raises-exception"] + folded.get("tags", [])
+    return {**folded, "tags": kept} if kept else {}
 
 
-def about(app, doctree) -> str:
+def about(title: str, book: str) -> str:
     """The first cell: what this is, and what it needs."""
     found = (re.match(r"([\w-]+)([^;]*)", line).groups() for line in requires("genbook"))
     versions = {name: ",".join(sorted(limits.split(","), reverse=True)) for name, limits in found}
     packages = " ".join(f'"{name}{versions[name]}"' for name in NEEDS)
-    title = next(block for block in markdown.blocks(doctree, app.builder) if isinstance(block, str))
-    return ABOUT.format(title=title.lstrip("# "), book=app.config.html_title, packages=packages)
+    return ABOUT.format(title=title, book=book, packages=packages)
 
 
 def setup(app):

@@ -16,16 +16,13 @@ WIDTH = 88  # columns of code that fit beside the contents on a laptop
 def check_pictures(app, doctree):
     """Warn about a picture without alternative text, or drawn by a cell without a caption."""
     for image in doctree.findall(nodes.image):
-        around = list(ancestors(image))
         if not image.get("alt"):
             LOGGER.warning(
                 "a picture without an alternative text; in a code cell it is "
                 "`mystnb: {image: {alt: ...}}`",
                 location=image,
             )
-        if any(node.get("nb_element") == "cell_code_output" for node in around) and not any(
-            isinstance(node, nodes.figure) for node in around
-        ):
+        if is_output(image) and not any(isinstance(n, nodes.figure) for n in ancestors(image)):
             LOGGER.warning(
                 "a picture without a caption; in a code cell it is "
                 "`mystnb: {figure: {name: ..., caption: ...}}`",
@@ -36,9 +33,8 @@ def check_pictures(app, doctree):
 def check_width(app, doctree):
     """Warn about each line of a shown code cell or listing that is wider than WIDTH."""
     for block in doctree.findall(nodes.literal_block):
-        if any(node.get("nb_element") == "cell_code_output" for node in ancestors(block)):
-            continue
-        for line in block.astext().splitlines():
+        lines = [] if is_output(block) else block.astext().splitlines()
+        for line in lines:
             if len(line) > WIDTH:
                 LOGGER.warning(
                     "a line of code has %d columns, %d fit the page: %s",
@@ -56,6 +52,11 @@ def ancestors(node):
     while node.parent is not None:
         node = node.parent
         yield node
+
+
+def is_output(node) -> bool:
+    """Whether a code cell put out the node."""
+    return any(n.get("nb_element") == "cell_code_output" for n in ancestors(node))
 
 
 def setup(app):

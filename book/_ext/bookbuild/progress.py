@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from time import monotonic
+from collections import defaultdict
 
 from .cache import page_keys
 
@@ -18,16 +18,12 @@ class Progress:
         self.stream = stream
         self._live = stream.isatty()
         self._drawn = 0  # live lines on the screen
-        self._reported = {}  # page -> time of its last line
+        self._reported = defaultdict(float)  # page -> its seconds at its last line
 
-    def started(self, page) -> None:
-        """Report that `page` starts."""
-        self._print(f"{page.docname}: start")
-        self._reported[page] = monotonic()
-
-    def finished(self, page) -> None:
-        """Report that `page` is done."""
-        self._print(f"{page.docname}: done in {page.seconds:.0f} s")
+    def say(self, line: str) -> None:
+        """Print a line that stays."""
+        self.clear()
+        print(line, file=self.stream, flush=True)
 
     def show(self, pages) -> None:
         """Report how far each of the running `pages` is."""
@@ -35,9 +31,9 @@ class Progress:
             self._draw([self._status(page) for page in pages])
             return
         for page in pages:
-            if monotonic() - self._reported[page] >= EVERY:
-                self._print(self._status(page))
-                self._reported[page] = monotonic()
+            if page.elapsed() - self._reported[page] >= EVERY:
+                self.say(self._status(page))
+                self._reported[page] = page.elapsed()
 
     def clear(self) -> None:
         """Take the live lines off the screen."""
@@ -48,10 +44,6 @@ class Progress:
         status = f"{page.docname}: {page.elapsed():.0f} s, {100 * page.cell // cells}% of the page"
         training = page.training()
         return f"{status}, {training}" if training else status
-
-    def _print(self, line: str) -> None:
-        self.clear()
-        print(line, file=self.stream, flush=True)
 
     def _draw(self, lines: list[str]) -> None:
         if self._drawn:
@@ -67,7 +59,7 @@ def print_summary(app, exception):
     if exception is not None or app.builder.format != "html":
         return
     seconds = getattr(app.env, "bookbuild_seconds", {})
-    pages = [docname for docname in app.config.external_site_map if docname in page_keys(app.env)]
+    pages = list(filter(page_keys(app.env).get, app.config.external_site_map))
     width = max(map(len, pages), default=0)
     print()
     for docname in pages:

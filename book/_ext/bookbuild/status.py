@@ -10,11 +10,14 @@ import platform
 from importlib.metadata import version
 
 from docutils import nodes
+from sphinx.addnodes import pending_xref
 from sphinx.util.docutils import SphinxDirective
 
-from .cache import of_book, page_keys
-from .execute import cores
+from genbook.system import cores
 
+from .cache import of_book, page_keys
+
+PAGE = "book/status"
 PACKAGES = (
     "paddlepaddle",
     "numpy",
@@ -26,8 +29,6 @@ PACKAGES = (
     "myst-nb",
 )
 
-WAITING = "build-status"  # the class of the tables that get their rows when all pages were read
-
 
 class Status(SphinxDirective):
     """A table about the build; its content holds the headings, one a line."""
@@ -35,82 +36,54 @@ class Status(SphinxDirective):
     has_content = True
 
     def run(self):
-        words = [nodes.paragraph(text, text) for text in self.content]
-        for word in words:
-            self.set_source_info(word)  # so that they can be translated
-        group = nodes.tgroup("", *(nodes.colspec(colwidth=1) for _ in words), cols=len(words))
-        group += [nodes.thead("", row(*words)), nodes.tbody()]
-        shown(self.env)[self.env.docname] = None  # nothing yet
-        return [nodes.table("", group, classes=[WAITING, self.name])]
+        headings = [nodes.paragraph(text, text) for text in self.content]
+        for heading in headings:
+            self.set_source_info(heading)  # so that it can be translated
+        rows = times(self.env) if self.name == "build-times" else versions()
+        columns = (nodes.colspec(colwidth=1) for _ in headings)
+        group = nodes.tgroup("", *columns, cols=len(headings))
+        group += [nodes.thead("", row(headings)), nodes.tbody("", *map(row, rows))]
+        return [nodes.table("", group)]
 
 
-def row(*cells):
-    """A row of a table, one node a cell."""
+def row(cells):
+    """A row of a table, a text or a node for each cell."""
+    cells = (nodes.paragraph("", cell) if isinstance(cell, str) else cell for cell in cells)
     return nodes.row("", *(nodes.entry("", cell) for cell in cells))
 
 
-def times(app) -> list[tuple[str, str, str]]:
-    """For each page with code, in order: its name, its seconds and its mebibytes."""
-    noted = {record.hashkey: record.data for record in of_book(app).list_cache_records()}
-    keys, rows = page_keys(app.env), []
-    for page in filter(keys.__contains__, app.config.external_site_map):
-        if keys[page] not in noted:
-            continue  # a build that runs no pages
-        data = noted[keys[page]]
-        memory = data.get("peak_memory")  # older results have none, and not every system tells
-        rows.append(
-            (page, f"{data['execution_seconds']:.0f}", f"{memory / 2**20:.0f}" if memory else "–")
+def times(env):
+    """For each page with code, in order: a link to it, its seconds and its mebibytes."""
+    noted = {record.hashkey: record.data for record in of_book(env).list_cache_records()}
+    for page in env.config.external_site_map:
+        data = noted.get(page_keys(env).get(page))
+        if data is None:
+            continue  # no code, or a build that runs no pages
+        target = {"refdomain": "std", "reftype": "doc", "reftarget": f"/{page}", "refdoc": PAGE}
+        link = pending_xref("", nodes.inline(), refexplicit=False, **target)
+        memory = data.get("peak_memory")  # not every system tells
+        yield (
+            nodes.paragraph("", "", link),
+            f"{data['execution_seconds']:.0f}",
+            f"{memory / 2**20:.0f}" if memory else "–",
         )
-    return rows
 
 
-def versions() -> list[tuple[str, str]]:
+def versions():
     """What the pages ran with."""
     machine = f"{platform.system()} {platform.machine()}, {cores()} CPU"
     python = ("Python", f"{platform.python_version()} ({machine})")
     return [python, *((name, version(name)) for name in PACKAGES)]
 
 
-def fill(app, doctree, docname):
-    """Put the rows into the tables that wait for them."""
-    for table in doctree.findall(nodes.table):
-        if WAITING not in table["classes"]:
-            continue
-        body = next(table.findall(nodes.tbody))
-        if "build-versions" in table["classes"]:
-            body += [row(*(nodes.paragraph("", cell) for cell in cells)) for cells in versions()]
-            continue
-        for page, *numbers in times(app):
-            title = app.env.titles[page].astext()
-            uri = app.builder.get_relative_uri(docname, page)
-            link = nodes.paragraph("", "", nodes.reference("", title, refuri=uri, internal=True))
-            body += row(link, *(nodes.paragraph("", number) for number in numbers))
-
-
-def changed(app, env):
-    """The pages whose tables would show something new."""
-    state = (times(app), versions())
-    pages = [page for page, before in shown(env).items() if before != state]
-    shown(env).update(dict.fromkeys(pages, state))
-    return pages
-
-
-def shown(env) -> dict:
-    """What the tables have shown, by page; kept from build to build."""
-    if not hasattr(env, "bookbuild_shown"):
-        env.bookbuild_shown = {}
-    return env.bookbuild_shown
-
-
-def forget(app, env, docname):
-    """A page that is gone shows nothing."""
-    shown(env).pop(docname, None)
+def read_last(app, env, docnames):
+    """Have the page read whenever another is, and after it: then all results are known."""
+    if docnames and PAGE in env.found_docs:
+        docnames[:] = [*(name for name in docnames if name != PAGE), PAGE]
 
 
 def setup(app):
     """Connect the status to the build."""
     app.add_directive("build-times", Status)
     app.add_directive("build-versions", Status)
-    app.connect("env-purge-doc", forget)
-    app.connect("env-updated", changed)
-    app.connect("doctree-resolved", fill)
+    app.connect("env-before-read-docs", read_last)
