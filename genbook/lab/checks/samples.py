@@ -5,7 +5,7 @@ import paddle
 
 from genbook.evaluation.metrics import class_entropy, legibility, nearest_distance
 
-from .compare import Wrong, array, call
+from .compare import Wrong, array, call, expect_shape
 
 # One fifth of the points for each that is reached, by the legibility of the samples as a share
 # of that of real images.
@@ -27,23 +27,17 @@ def score_samples(decode, latent_dim, judge, training, test, seed=0, n=1000):
     paddle.seed(seed)
     z = paddle.randn([n, int(latent_dim)])
     images = array(call(decode, z, name="decode"), "decode(z)").astype("float32")
-    if images.shape != (n, *test.shape[1:]):
-        raise Wrong(
-            f"decode(z) has the shape {list(images.shape)}, expected {[n, *test.shape[1:]]}"
-        )
-    if not (images.min() >= 0 and images.max() <= 1):
-        raise Wrong(
-            f"decode(z) has values from {images.min():.3g} to {images.max():.3g}, "
-            "and images are in [0, 1]"
-        )
+    expect_shape(images, (n, *test.shape[1:]), "decode(z)")
+    low, high = images.min(), images.max()
+    if not (low >= 0 and high <= 1):
+        raise Wrong(f"decode(z) has values from {low:.3g} to {high:.3g}; images are in [0, 1]")
     alone = array(call(decode, z[:10], name="decode"), "decode(z)")
     if not np.allclose(alone, images[:10], atol=1e-3):
         raise Wrong(
             "an image depends on the other codes of the batch, or on chance: decode "
             "must map each z by itself (was model.eval() forgotten?)"
         )
-    read = judge.probabilities(images)
-    real = legibility(judge.probabilities(test))
+    read, real = judge.probabilities(images), legibility(judge.probabilities(test))
     near = np.quantile(nearest_distance(test, training), 0.01)
     score = {
         "share": legibility(read) / real,
@@ -58,10 +52,8 @@ def score_samples(decode, latent_dim, judge, training, test, seed=0, n=1000):
             f"least {MIN_ENTROPY}: some digits hardly occur"
         )
     if score["copies"] > MAX_COPIES:
-        raise Wrong(
-            f"{score['copies']:.0%} of the samples are copies of training images, at "
-            f"most {MAX_COPIES:.0%} may be"
-        )
+        share = f"{score['copies']:.0%} of the samples"
+        raise Wrong(f"{share} are copies of training images, at most {MAX_COPIES:.0%} may be")
     return score
 
 

@@ -153,7 +153,7 @@ ENCODER_MISTAKES = {
         ),
         "nn.Conv2D(16, 48, 3, padding=1), nn.ReLU(), nn.BatchNorm2D(48),",
     ),
-    "the encoder gives the shape": (POOL.format(32, 4, 4), POOL.format(32, 4, 4) + "nn.Flatten(),"),
+    "the encoder's output has the shape": (POOL.format(32, 4, 4), POOL.format(32, 4, 4) + "nn.Flatten(),"),
     "the encoder stops with ValueError": ("nn.BatchNorm2D(32)", "nn.BatchNorm2D(16)"),
 }
 DECODER_MISTAKES = {
@@ -219,7 +219,7 @@ def test_reconstruction():
     assert check_reconstruction(nn.Identity(), images) < 1e-10
     with pytest.raises(Wrong, match=r"the mean squared error on new images is 0\.\d+, expected"):
         check_reconstruction(autoencoder.AutoEncoder(1), images)
-    with pytest.raises(Wrong, match="expected that of the images"):
+    with pytest.raises(Wrong, match="the reconstruction has the shape"):
         check_reconstruction(nn.Flatten(), images)
     with pytest.raises(Wrong, match="is the model trained"):  # nan is not small
         check_reconstruction(lambda_layer(lambda x: x * float("nan")), images)
@@ -246,7 +246,7 @@ REPARAMETERIZE_MISTAKES = {
     "subtracted and not added": (EXACT, "mu - paddle.exp(0.5 * logvar) * eps"),
     "draws noise although it is given eps": ("if eps is None:", "if True:"),
     "every row of the batch gets the same noise": ("randn(mu.shape", "randn([1, mu.shape[1]]"),
-    "all entries of a row get the same noise": ("randn(mu.shape", "randn([mu.shape[0], 1]"),
+    "all of a row get the same noise": ("randn(mu.shape", "randn([mu.shape[0], 1]"),
     "the noise is uniform on [0, 1)": ("paddle.randn", "paddle.rand"),
     "expected 0 and 1": ("paddle.randn(mu.shape,", "2 * paddle.randn(mu.shape,"),
     "not normally distributed": (
@@ -423,7 +423,8 @@ def test_samples_that_look_like_images():
         (np.zeros((100, 1, 8, 8)), "from the mean image"),
         (np.tile(images.mean(0), (100, 1, 1, 1)), "vary 0.00 times as much"),
         (rng.standard_normal((100, 1, 8, 8)), "from the mean image"),
-        (images[:, :, :4], "have the shape"),
+        (images[:, :, :4], "has the shape"),
+        (np.zeros(()), "has the shape"),
         (images * np.nan, "not a number"),
     ]:
         with pytest.raises(Wrong, match=says):
