@@ -11,23 +11,24 @@ from .compare import Wrong, array, call, expect_shape
 # of that of real images.
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
 MIN_ENTROPY = 0.9  # of the classes; real images have 1.0
+SAMPLES = 1000
 MAX_COPIES = 0.2  # the share of samples nearer to a training image than 99% of test images
 
 
 @paddle.no_grad()
-def score_samples(decode, latent_dim, judge, training, test, seed=0, n=1000):
-    """Draw n images from N(0, I) and have the judge read them.
+def score_samples(decode, latent_dim, judge, training, test, seed=0):
+    """Draw N images from N(0, I) and have the judge read them.
 
-    decode: maps z [n, latent_dim] to images [n, C, H, W] in [0, 1], each from its own z.
-    judge: has .probabilities(images) -> [n, K]. training, test: real images.
+    decode: maps z [N, latent_dim] to images [N, C, H, W] in [0, 1], each from its own z.
+    judge: has .probabilities(images) -> [N, K]. training, test: real images.
     Returns a dict: "share", the samples' legibility over that of the test images, and its
     parts. Raises Wrong for output that is no image and for samples that are few classes,
     or copies of training images.
     """
     paddle.seed(seed)
-    z = paddle.randn([n, int(latent_dim)])
+    z = paddle.randn([SAMPLES, int(latent_dim)])
     images = array(call(decode, z, name="decode"), "decode(z)").astype("float32")
-    expect_shape(images, (n, *test.shape[1:]), "decode(z)")
+    expect_shape(images, (SAMPLES, *test.shape[1:]), "decode(z)")
     low, high = images.min(), images.max()
     if not (low >= 0 and high <= 1):
         raise Wrong(f"decode(z) has values from {low:.3g} to {high:.3g}; images are in [0, 1]")

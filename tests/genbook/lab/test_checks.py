@@ -153,7 +153,10 @@ ENCODER_MISTAKES = {
         ),
         "nn.Conv2D(16, 48, 3, padding=1), nn.ReLU(), nn.BatchNorm2D(48),",
     ),
-    "the encoder's output has the shape": (POOL.format(32, 4, 4), POOL.format(32, 4, 4) + "nn.Flatten(),"),
+    "the encoder's output has the shape": (
+        POOL.format(32, 4, 4),
+        POOL.format(32, 4, 4) + "nn.Flatten(),",
+    ),
     "the encoder stops with ValueError": ("nn.BatchNorm2D(32)", "nn.BatchNorm2D(16)"),
 }
 DECODER_MISTAKES = {
@@ -279,7 +282,7 @@ KL_MISTAKES = {
     ),
     "sigma stands where sigma^2 belongs": KL.replace("logvar.exp", "(0.5 * logvar).exp"),
     "the factor 1/2 is missing": KL.replace("0.5 * ", ""),
-    "the sign is wrong, a KL divergence is never negative": "-" + KL,
+    "the sign is wrong, a KL is never negative": "-" + KL,
     "mu is not squared": KL.replace("mu.square()", "mu"),
     "the term mu^2 is missing": KL.replace("mu.square() ", ""),
     "the term -1 is missing": KL.replace("- 1.0 ", ""),
