@@ -64,22 +64,19 @@ def check_decoder(AutoEncoder, seed=0):
         56: "is there one transposed convolution too many?",
     })  # fmt: skip
     low, high = images.min(), images.max()
-    if low < 0 and low >= -1 and high <= 1:
+    if -1 <= low < 0 and high <= 1:
         raise Wrong(
             "the decoder gives values from -1 to 1, and images are in [0, 1]: take "
             "the sigmoid at its end, not Tanh"
         )
     if low < 0 or high > 1:
-        kind = "a ReLU stands at its end where the" if low == 0 else "at its end the"
+        end = "its sigmoid is missing" if low < 0 else "a ReLU stands where its sigmoid belongs"
         raise Wrong(
-            f"the decoder gives values from {low:.3g} to {high:.3g}, and images are "
-            f"in [0, 1]: {kind} sigmoid {'belongs' if low == 0 else 'is missing'}"
+            f"the decoder gives values from {low:.3g} to {high:.3g}, images are in [0, 1]: {end}"
         )
     if low > 0.4:
-        raise Wrong(
-            f"the decoder gives no value below {low:.2f}: does a ReLU or a second "
-            "sigmoid stand beside the sigmoid at its end?"
-        )
+        reason = "does a ReLU or a second sigmoid stand beside the sigmoid at its end?"
+        raise Wrong(f"the decoder gives no value below {low:.2f}: {reason}")
     if _lacks(model.decoder[:-1], "activation"):
         raise Wrong(f"the decoder has no activation before its last convolution: {LINEAR}")
 

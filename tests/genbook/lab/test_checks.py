@@ -162,7 +162,7 @@ ENCODER_MISTAKES = {
 DECODER_MISTAKES = {
     "sigmoid at its end, not Tanh": ("nn.Sigmoid()", "nn.Tanh()"),
     "sigmoid is missing": ("            nn.Sigmoid(),\n", ""),
-    "a ReLU stands at its end where the sigmoid belongs": ("nn.Sigmoid()", "nn.ReLU()"),
+    "a ReLU stands where its sigmoid belongs": ("nn.Sigmoid()", "nn.ReLU()"),
     "a second sigmoid": ("nn.Sigmoid()", "nn.Sigmoid(), nn.Sigmoid()"),
     "14x14, expected 28x28: is the second transposed convolution missing, or its stride=2?": (
         "nn.Conv2DTranspose(16, in_channels, 2, stride=2)",
