@@ -67,7 +67,7 @@ def main(path, seconds, most_output, most_memory):
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         client.execute()
-    except DeadKernelError:
+    except (DeadKernelError, MemoryError):
         most = f"{most_memory / 1e9:g} GB"
         client.finish(f"its Python process died; did it use more than {most}?")
     client.finish()

@@ -70,7 +70,7 @@ def check_decoder(AutoEncoder, seed=0):
             "the sigmoid at its end, not Tanh"
         )
     if low < 0 or high > 1:
-        end = "its sigmoid is missing" if low < 0 else "a ReLU stands where its sigmoid belongs"
+        end = "a ReLU stands where its sigmoid belongs" if low == 0 else "its sigmoid is missing"
         raise Wrong(
             f"the decoder gives values from {low:.3g} to {high:.3g}, images are in [0, 1]: {end}"
         )
