@@ -1,7 +1,8 @@
-"""The command `genbook`. Each subcommand is one `_add_..._parser` and the function it runs."""
+"""The command `genbook`. `_parser` lists the subcommands, each with the function that it runs."""
 
 import argparse
 import contextlib
+import dataclasses
 import math
 import os
 import shutil
@@ -13,7 +14,7 @@ from PIL import Image
 
 from genbook import accelerate, data
 from genbook.data import files
-from genbook.lab.assignments import AssignmentError, command
+from genbook.lab.assignments import AssignmentError
 from genbook.training import spec
 
 _SHADES = np.array(list(" .:-=+*#%@"))
@@ -60,135 +61,89 @@ class _Parser(argparse.ArgumentParser):
 def _parser():
     parser = _Parser(prog="genbook", description="Data and models of the book, from the shell.")
     commands = parser.add_subparsers(required=True, metavar="command")
-    _add_data_parser(commands)
-    _add_train_parser(commands)
-    _add_sample_parser(commands)
-    _add_assignment_parser(commands)
+    data_parser = commands.add_parser("data", help="fetch or look at a data set")
+    _add_data_actions(data_parser.add_subparsers(required=True, metavar="action"))
+    _add_train_arguments(commands.add_parser("train", help="train a model, by one process or many"))
+    _add_sample_arguments(commands.add_parser("sample", help="draw samples of a trained model"))
+    assignment = commands.add_parser("assignment", help="make the lab's tasks, and grade them")
+    _add_assignment_actions(assignment.add_subparsers(required=True, metavar="action"))
     return parser
 
 
-def _add_data_parser(commands):
-    parser = commands.add_parser("data", help="fetch or look at a data set")
-    actions = parser.add_subparsers(required=True, metavar="action")
-    _add_fetch_parser(actions)
-    _add_show_parser(actions)
+def _add_data_actions(actions):
+    fetch = actions.add_parser("fetch", help="download a data set and check its files")
+    fetch.set_defaults(run=_fetch)
+    show = actions.add_parser("show", help="count a data set's images and show some")
+    show.set_defaults(run=_show)
+    for action in (fetch, show):
+        action.add_argument("name", choices=data.NAMES, help="one of %(choices)s", metavar="name")
+        _add_root(action)
+    show.add_argument("--split", choices=data.SPLITS, default="train")
+    show.add_argument("--size", type=_size, help="pixels per side (default: the set's own)")
+    show.add_argument("--out", type=_path, metavar="FILE.png", help="for a contact sheet")
 
 
-def _add_assignment_parser(commands):
-    command.add_parser(commands)
+def _add_root(parser):
+    parser.add_argument("--root", type=_path, metavar="DIR", help="where the data set's files are")
 
 
-def _add_fetch_parser(actions):
-    parser = actions.add_parser("fetch", help="download a data set and check its files")
-    _add_data_arguments(parser)
-    parser.set_defaults(run=_fetch)
-
-
-def _add_show_parser(actions):
-    parser = actions.add_parser("show", help="count a data set's images and show some")
-    _add_data_arguments(parser)
-    parser.add_argument("--split", choices=data.SPLITS, default="train")
-    parser.add_argument("--size", type=_size, help="pixels per side (default: the set's own)")
-    parser.add_argument(
-        "--out", type=_path, metavar="FILE.png", help="write a contact sheet to this file"
-    )
-    parser.set_defaults(run=_show)
-
-
-def _add_data_arguments(parser):
-    parser.add_argument("name", choices=data.NAMES, help="one of %(choices)s", metavar="name")
-    _add_root_argument(parser)
-
-
-def _add_root_argument(parser):
-    parser.add_argument(
-        "--root", type=_path, metavar="DIR", help="the folder of the data set's files"
-    )
-
-
-def _add_train_parser(commands):
-    parser = commands.add_parser(
-        "train",
-        help="train a model, by one process or many",
-        description="Train a model of the book. What is not given is as the book has it.",
-    )
-    parser.add_argument("model", choices=spec.MODELS, metavar="model", help="one of %(choices)s")
-    parser.add_argument(
-        "--data",
-        choices=data.NAMES,
-        default="digits",
-        metavar="NAME",
-        help="one of %(choices)s (default: %(default)s)",
-    )
-    _add_root_argument(parser)
-    parser.add_argument("--size", type=_size, help="pixels per side, a multiple of 4")
-    parser.add_argument("--steps", type=_whole(1))
-    parser.add_argument(
-        "--batch-size",
-        type=_whole(1),
-        metavar="B",
-        help="images per step, of all processes together",
-    )
-    parser.add_argument("--lr", type=float, help="the peak of the learning rate")
-    parser.add_argument("--seed", type=_whole(0), default=0)
-    parser.add_argument(
-        "--prediction",
-        choices=spec.PREDICTIONS,
-        help="what a diffusion model predicts (default: v)",
-    )
-    parser.add_argument(
-        "--out",
-        type=_path,
-        metavar="FOLDER",
-        help="for the checkpoint and the model (default: MODEL-DATA)",
-    )
-    parser.add_argument(
-        "--resume",
-        action="store_true",
-        help="go on from the checkpoint in FOLDER, with the same settings",
-    )
-    parser.add_argument(
-        "--nproc",
-        type=_whole(1),
-        default=1,
-        metavar="N",
-        help="processes on this machine, one core or GPU each (default: 1)",
-    )
-    parser.add_argument(
-        "--nnodes",
-        type=_whole(1),
-        default=1,
-        metavar="M",
-        help="machines; give this command to each of them (default: 1)",
-    )
-    parser.add_argument("--master", metavar="HOST:PORT", help="where they meet, on one of them")
+def _add_train_arguments(parser):
+    parser.description = "Train a model of the book. What is not given is as the book has it."
     parser.set_defaults(run=_train)
+    one_of, default = "one of %(choices)s", " (default: %(default)s)"
+    add = parser.add_argument
+    add("model", choices=spec.MODELS, metavar="model", help=one_of)
+    add("--data", choices=data.NAMES, default="digits", metavar="NAME", help=one_of + default)
+    _add_root(parser)
+    add("--size", type=_size, help="pixels per side, a multiple of 4")
+    add("--steps", type=_whole(1))
+    add("--batch-size", type=_whole(1), metavar="B", help="images per step, of all processes")
+    add("--lr", type=float, help="the peak of the learning rate")
+    add("--seed", type=_whole(0), default=0)
+    add("--prediction", choices=spec.PREDICTIONS, help="of a diffusion model (default: v)")
+    add("--out", type=_path, metavar="FOLDER", help="for all files (default: MODEL-DATA)")
+    add("--resume", action="store_true", help="from the checkpoint in FOLDER, with its settings")
+    here = "processes on this machine, one core or GPU each" + default
+    add("--nproc", type=_whole(1), default=1, metavar="N", help=here)
+    machines = "machines; give this command to each of them" + default
+    add("--nnodes", type=_whole(1), default=1, metavar="M", help=machines)
+    add("--master", metavar="HOST:PORT", help="where they meet, on one of them")
 
 
-def _add_sample_parser(commands):
-    parser = commands.add_parser("sample", help="draw samples of a trained model")
-    parser.add_argument(
-        "file", type=_path, metavar="MODEL.safetensors", help="what genbook train has made"
-    )
-    parser.add_argument(
-        "--out", type=_path, metavar="FILE.png", required=True, help="the contact sheet"
-    )
-    parser.add_argument("--count", type=_whole(1), default=64, metavar="N", help="default: 64")
-    parser.add_argument("--seed", type=_whole(0), default=0)
-    parser.add_argument(
-        "--steps",
-        type=_whole(1),
-        default=50,
-        help="of a diffusion model's sampler, DDIM (default: 50)",
-    )
-    _add_root_argument(parser)
-    parser.add_argument(
-        "--guidance",
-        type=float,
-        default=0.5,
-        help="how far a diffusion model goes past its labels (default: 0.5)",
-    )
+def _add_sample_arguments(parser):
     parser.set_defaults(run=_sample)
+    default = "(default: %(default)s)"
+    add = parser.add_argument
+    add("file", type=_path, metavar="MODEL.safetensors", help="what genbook train has made")
+    add("--out", type=_path, metavar="FILE.png", required=True, help="the contact sheet")
+    add("--count", type=_whole(1), default=64, metavar="N", help=default)
+    add("--seed", type=_whole(0), default=0)
+    add("--steps", type=_whole(1), default=50, help=f"of DDIM, for a diffusion model {default}")
+    _add_root(parser)
+    guidance = f"how far a diffusion model goes past its labels {default}"
+    add("--guidance", type=float, default=0.5, help=guidance)
+
+
+def _add_assignment_actions(actions):
+    build = actions.add_parser("build", help="write the assignments, for students and instructors")
+    build.set_defaults(run=_build)
+    build.add_argument("out", metavar="OUT", help="a new folder; students get OUT/release")
+    seed = "of the hidden tests (default: drawn by chance)"
+    build.add_argument("--seed", type=_whole(1), metavar="N", help=seed)
+
+    grade = actions.add_parser("grade", help="grade a folder of notebooks")
+    grade.set_defaults(run=_grade)
+    layout = "holds STUDENT/task1.ipynb or STUDENT_task1.ipynb, and so on"
+    grade.add_argument("submissions", metavar="SUBMISSIONS", help=layout)
+    grade.add_argument("out", metavar="OUT", help="the folder that build has made")
+    limit = "that one notebook may take (default: %(default)s)"
+    grade.add_argument("--seconds", type=_whole(1), default=300, metavar="N", help=limit)
+    grade.add_argument("--memory", type=_whole(1), default=4, metavar="GB", help=limit)
+
+    again = "write grades and feedback anew, with points by hand"
+    export = actions.add_parser("export", help=again)
+    export.set_defaults(run=_export)
+    export.add_argument("out", metavar="OUT", help="the folder with what was graded")
 
 
 def _whole(least):
@@ -232,19 +187,7 @@ def _show(args):
 def _train(args):
     from genbook.training import launch  # Paddle starts slowly
 
-    names = (
-        "model",
-        "data",
-        "size",
-        "steps",
-        "batch_size",
-        "lr",
-        "seed",
-        "prediction",
-        "root",
-        "out",
-        "resume",
-    )
+    names = [field.name for field in dataclasses.fields(spec.TrainingSpec)]
     with _one_line_errors(), accelerate.enabled():
         training = spec.TrainingSpec(**{name: getattr(args, name) for name in names})
         file = launch.launch(training, args.nproc, args.nnodes, args.master)
@@ -264,6 +207,25 @@ def _sample(args):
     cells[: len(images)] = np.rint(255 * images[:, 0])
     _sheet(cells.reshape(-1, columns, *images.shape[2:])).save(args.out, format="PNG")
     print(f"contact sheet: {args.out}")
+
+
+def _build(args):
+    from genbook.lab.assignments.build import build
+
+    for path in build(args.out, args.seed):
+        print(path)
+
+
+def _grade(args):
+    from genbook.lab.assignments.grade import grade
+
+    print(grade(args.submissions, args.out, args.seconds, args.memory * 10**9))
+
+
+def _export(args):
+    from genbook.lab.assignments.grade import export
+
+    print(export(args.out))
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """The assignments as they are written: what students get, and what they do not."""
 
 import ast
+import builtins
 import inspect
 import json
 import sys
@@ -12,6 +13,7 @@ import genbook
 from genbook import cli, vae
 from genbook.lab.assignments import AssignmentError
 from genbook.lab.assignments.build import TASKS, build, run, write_sources
+from genbook.publishing.source import bound_by, names_used
 
 pytest.importorskip("nbgrader", reason="needs nbgrader: pip install 'genbook[grading]'")
 
@@ -84,6 +86,16 @@ def test_the_code_is_that_of_the_lessons(course):
             x for x in text(source[name]).splitlines() if "###" not in x and "# Answer" not in x
         ]
         assert "\n".join(lines) in inspect.getsource(vae)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_solution_uses_only_what_comes_before_it(task):
+    known = set(vars(builtins))
+    for cell in TASKS[task].cells((1, 2, 3)):
+        if cell["cell_type"] == "code":
+            known |= bound_by(cell["source"])
+            if cell["metadata"]["nbgrader"]["solution"]:
+                assert set(names_used(cell["source"])) <= known, cell["id"]
 
 
 def test_the_lessons_show_no_marks():

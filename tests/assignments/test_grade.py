@@ -15,6 +15,8 @@ from genbook import cli
 
 nbgrader = pytest.importorskip("nbgrader", reason="needs nbgrader: pip install 'genbook[grading]'")
 
+import nbformat
+
 from genbook.lab.assignments import cells as make
 from genbook.lab.assignments.build import course, run, write_notebook
 from genbook.lab.assignments.grade import grade
@@ -96,7 +98,8 @@ def test_what_is_graded(mini, tmp_path, monkeypatch):
     """Answers count, wherever they come from; tests are those of the assignment."""
     monkeypatch.setenv("SECRET_TOKEN", "s3cret")
     out, release = mini
-    right = answered(release, f"import os\nassert 'SECRET_TOKEN' not in os.environ\n{RIGHT}")
+    nothing = "import os\nassert 'SECRET_TOKEN' not in os.environ and not os.path.exists('notebook.ipynb')"
+    right = answered(release, f"{nothing}\n{RIGHT}")
 
     bare = copy.deepcopy(right)  # as a service keeps it that knows no marks
     for cell in bare["cells"]:
@@ -226,6 +229,14 @@ if os.fork() == 0:
     size = flag.stat().st_size  # somebody has written
     time.sleep(1)
     assert flag.stat().st_size == size
+
+
+def test_a_runner_that_is_held_up_is_ended_from_outside(mini, monkeypatch):
+    from genbook.lab.assignments import isolated
+
+    monkeypatch.setattr(isolated, "GRACE", 0.0)  # and less than it takes to start
+    notebook = isolated.run(nbformat.from_dict(mini[1]), 0.01, 10**9, 10**6)
+    assert notebook.metadata["genbook"] == {"reason": "it did not end within 0.01 s"}
 
 
 def test_handed_in_twice(mini, tmp_path):

@@ -42,7 +42,7 @@ MISTAKES = [
      "is a 3 written where in_channels belongs?"),
     ("encoder", "nn.BatchNorm2D(32)", "nn.BatchNorm2D(16)", "the encoder stops with ValueError"),
     ("decoder", "nn.Sigmoid()", "nn.Tanh()", "take the sigmoid at its end, not Tanh"),
-    ("decoder", "nn.Sigmoid(),", "", "the sigmoid is missing"),
+    ("decoder", "nn.Sigmoid(),", "", "its sigmoid is missing"),
     ("decoder", "nn.Conv2DTranspose(32, 16, 2, stride=2)",
      "nn.Conv2DTranspose(32, 16, 3, stride=2)", "a kernel of 3 does not"),
     ("reparameterize-test", SAMPLE, "mu + logvar * eps", "sigma was taken for log-variance"),

@@ -1,10 +1,11 @@
 """Grading what a class handed in: nbgrader's autograder, one CSV, feedback for each student."""
 
-import copy
 import csv
-import os
+import io
 import sys
 from pathlib import Path
+
+from genbook.system import write_atomically
 
 from . import AssignmentError
 from .build import build, course, require_nbgrader, run
@@ -31,11 +32,11 @@ def grade(submissions, out, seconds=300.0, memory=4 * 10**9, report=print):
     require_nbgrader()
     import nbformat
 
-    from . import submissions as handed_in
     from .isolated import Isolated
+    from .submissions import find, notebooks, without_points
 
     out = Path(out)
-    if not handed_in.find(submissions, ()):
+    if not find(submissions, ()):
         raise AssignmentError(f"{submissions} holds no notebooks")
     if not (out / "source").exists():
         build(out)
@@ -47,11 +48,11 @@ def grade(submissions, out, seconds=300.0, memory=4 * 10**9, report=print):
         "Isolated": {"seconds": seconds, "memory": memory},
     }
     with course(out, **options) as api:
-        for student, task, notebook in _notebooks(submissions, releases):
+        for student, task, notebook in notebooks(submissions, releases):
             try:
                 _autograde(api, out, student, task, notebook)
             except AssignmentError as error:  # nothing that is handed in may stop the rest
-                empty = _not_to_run(releases[task], f"the grader failed: {error}")
+                empty = without_points(releases[task], f"the grader failed: {error}")
                 _autograde(api, out, student, task, empty)
             row = _row(api, out, student, task)
             report(
@@ -84,34 +85,6 @@ def _tasks(out):
     return {path.stem: path for path in paths if path.stem == path.parent.name}
 
 
-def _notebooks(folder, releases):
-    """Yields (student, task, notebook to grade) for all that was handed in."""
-    from . import submissions as handed_in
-
-    found = handed_in.find(folder, releases)
-    for student in sorted({one.student for one in found}):
-        theirs = [one for one in found if one.student == student]
-        strays = "; ".join(one.problem for one in theirs if one.task is None)
-        for task, release in releases.items():
-            one = next((one for one in theirs if one.task == task), None)
-            if one is None and not strays:
-                continue
-            try:
-                if one is None or one.problem:
-                    raise handed_in.Unusable(one.problem if one else f"no {task}.ipynb: {strays}")
-                notebook = handed_in.rebuild(handed_in.read(one.path), release)
-            except handed_in.Unusable as unusable:
-                notebook = _not_to_run(release, str(unusable))
-            yield student, task, notebook
-
-
-def _not_to_run(release, reason):
-    """The untouched assignment, which is not run but gets no points for this reason."""
-    notebook = copy.deepcopy(release)
-    notebook.metadata["genbook"] = {"reason": reason}
-    return notebook
-
-
 def _autograde(api, out, student, task, notebook):
     """Grade one notebook and write its feedback."""
     import nbformat
@@ -130,12 +103,11 @@ def _write_csv(api, out, tasks):
     rows = [_row(api, out, student, task) for student in students for task in tasks]
     questions = sorted({name for row in rows for name in row}.difference(COLUMNS))
     path = out / "grades.csv"
-    temporary = path.with_suffix(".tmp")
-    with open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [*COLUMNS, *questions], restval="")
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(temporary, path)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [*COLUMNS, *questions], restval="")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue().encode())
     return path
 
 

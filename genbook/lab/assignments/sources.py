@@ -1,10 +1,11 @@
 """Code of the package as text: without the package, with a part left out or blanked."""
 
 import ast
+import inspect
+import pkgutil
 import textwrap
 from typing import Any
 
-from genbook.publishing import fingerprint
 from genbook.publishing.standalone import Shown
 from genbook.publishing.standalone import standalone as make_standalone
 
@@ -19,30 +20,22 @@ def standalone(*names, without=()):
     names: such as "genbook.vae.VAE". without: functions, classes and methods
     ("genbook.vae.VAE.encode") that are left to somebody else.
     """
-    if not names:
-        return ""
     places = [name.rpartition(".") for name in names]
     cell = "\n".join(f"from {module} import {name}" for module, _, name in places)
     cell += f"\n\n{', '.join(name for _, _, name in places)}, {DATA!r}"
+    methods = [n for n in without if inspect.isclass(pkgutil.resolve_name(n.rpartition(".")[0]))]
     # What is shown is what the reader has in front of him: no helper defines it.
-    shown = [Shown(n.rpartition(".")[0], definition(n)) for n in without if not _owner(n)]
+    shown = [Shown(n.rpartition(".")[0], definition(n)) for n in without if n not in methods]
     made = make_standalone([*shown, cell])
     text = f"{made.settings}\n\n{made.helpers}".strip().replace(FUTURE, "")
-    for name in filter(_owner, without):
-        text = _without_method(text, _owner(name), name.rpartition(".")[2])
+    for name in methods:
+        text = _without_method(text, *name.split(".")[-2:])
     return text + "\n"
 
 
 def definition(name):
     """The text of one function or class, or of a method of a class, moved to the margin."""
-    module, _, path = name.rpartition(".")
-    if _owner(name):
-        module, _, path = module.rpartition(".")[0], "", f"{_owner(name)}.{path}"
-    text = fingerprint.SOURCES[module].text
-    node: Any = ast.parse(text)
-    for part in path.split("."):
-        node = next(n for n in node.body if getattr(n, "name", None) == part)
-    return textwrap.dedent(_lines(text, _first(node), node.end_lineno))
+    return textwrap.dedent(inspect.getsource(pkgutil.resolve_name(name)))
 
 
 def blank_body(text):
@@ -75,16 +68,6 @@ def _marked(text, first, last):
     return "\n".join(lines) + "\n"
 
 
-def _owner(name):
-    """The class of a method, "VAE" of "genbook.vae.VAE.encode", or None."""
-    module, _, owner = name.rpartition(".")[0].rpartition(".")
-    return (
-        owner
-        if module in fingerprint.SOURCES and f"{module}.{owner}" not in fingerprint.SOURCES
-        else None
-    )
-
-
 def _without_method(text, owner, name):
     """A text less a method of a class, and less the comment in front of it."""
     cls = next(n for n in ast.parse(text).body if getattr(n, "name", None) == owner)
@@ -92,13 +75,5 @@ def _without_method(text, owner, name):
     if len(places) != 1 or not places[0]:
         raise ValueError(f"{owner} has no method {name} after its docstring")
     before, method = cls.body[places[0] - 1], cls.body[places[0]]
-    return _lines(text, 1, before.end_lineno) + _lines(text, method.end_lineno + 1, None)
-
-
-def _first(node):
-    """The line where a definition begins, with its decorators."""
-    return min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
-
-
-def _lines(text, first, last):
-    return "".join(text.splitlines(keepends=True)[first - 1 : last])
+    lines = text.splitlines(keepends=True)
+    return "".join(lines[: before.end_lineno] + lines[method.end_lineno :])

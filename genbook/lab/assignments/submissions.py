@@ -15,7 +15,7 @@ class Unusable(Exception):
     """Why a submission cannot be graded, in words for its author."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Submission:
     """One notebook, or what is known of it. task: None where its name does not tell."""
 
@@ -36,37 +36,56 @@ def find(folder, tasks):
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder")
     found = []
+
+    def add(student, task, path, problem=None):
+        student = re.sub(r"[^\w.@ -]", "_", student).strip(" .-@") or "_"  # a folder and a pattern
+        if problem is None and task.lower() not in tasks:
+            problem = f"a notebook is named {path.name}, and not after a task"
+        found.append(Submission(student, None if problem else task.lower(), path, problem))
+
     for path in sorted(p for p in folder.iterdir() if not p.name.startswith((".", "__"))):
         if path.is_dir():
             notebooks = [p for p in sorted(path.iterdir()) if _is_notebook(p)]
-            found += [_submission(path.name, p.stem, p, tasks) for p in notebooks]
+            for notebook in notebooks:
+                add(path.name, notebook.stem, notebook)
             if not notebooks:
-                problem = "no notebook (.ipynb) was handed in"
-                found.append(Submission(_identifier(path.name), None, path, problem))
+                add(path.name, None, path, "no notebook (.ipynb) was handed in")
         elif _is_notebook(path):
             student, _, task = path.stem.rpartition("_")
-            found.append(_submission(student or path.stem, task, path, tasks))
-    places = [(s.student, s.task) for s in found]
-    return [
-        Submission(s.student, s.task, s.path, "handed in more than once; keep one")
-        if s.task and places.count((s.student, s.task)) > 1 else s for s in found
-    ]  # fmt: skip
+            add(student or path.stem, task, path)
+    places = [(one.student, one.task) for one in found]
+    for one in found:
+        if one.task and places.count((one.student, one.task)) > 1:
+            one.problem = "handed in more than once; keep one"
+    return found
 
 
-def _submission(student, name, path, tasks):
-    if name.lower() in tasks:
-        return Submission(_identifier(student), name.lower(), path)
-    problem = f"a notebook is named {path.name}, and not after a task"
-    return Submission(_identifier(student), None, path, problem)
+def notebooks(folder, releases):
+    """Yields (student, task, notebook to grade) for all that was handed in.
+
+    releases: the notebooks that students got, by the names of their tasks.
+    """
+    found = find(folder, releases)
+    for student in sorted({one.student for one in found}):
+        theirs = [one for one in found if one.student == student]
+        strays = "; ".join(one.problem for one in theirs if one.task is None)
+        for task, release in releases.items():
+            one = next((one for one in theirs if one.task == task), None)
+            if one is None and not strays:
+                continue
+            try:
+                if one is None:
+                    raise Unusable(f"no {task}.ipynb: {strays}")
+                if one.problem:
+                    raise Unusable(one.problem)
+                notebook = rebuild(read(one.path), release)
+            except Unusable as unusable:
+                notebook = without_points(release, str(unusable))
+            yield student, task, notebook
 
 
 def _is_notebook(path):
     return path.suffix.lower() == ".ipynb" and not path.name.startswith(".")
-
-
-def _identifier(name):
-    """A student's name as a folder may be called anywhere, and a pattern may not trip over."""
-    return re.sub(r"[^\w.@ -]", "_", name).strip(" .-@") or "_"
 
 
 def read(path):
@@ -109,40 +128,38 @@ def rebuild(cells, release):
     """The student's answers in the assignment's own notebook.
 
     cells: of `read`. release: the notebook that students got. Of the student's cells, answers and
-    added ones count; all others stand as they were given, at their places, so that no test can be
-    lost or changed. An answer is known by its mark in the metadata, its id, or its line "Answer:".
-    An added cell stays after the cell of the assignment that it followed. Raises Unusable where no
-    answer is found.
+    added ones count; all others are as they were given, at their places: no test can be lost or
+    changed, nor anything that a test needs, which nbgrader's OverwriteCells would not restore. An
+    answer is known by its mark in the metadata, its id, or its line "Answer:". An added cell stays
+    after the cell of the assignment that it followed. Raises Unusable where no answer is found.
     """
-    official = {cell.metadata.nbgrader.grade_id: cell for cell in release.cells}
-    by_source = {cell.source: name for name, cell in official.items()}
     notebook = copy.deepcopy(release)
-    answers: dict = {}
-    added: dict = {}
+    official = {cell.metadata.nbgrader.grade_id: cell for cell in notebook.cells}
+    by_source = {cell.source: name for name, cell in official.items()}
+    blocks: dict = {None: []} | {name: [cell] for name, cell in official.items()}
+    answered = set()
     place = None
     for kind, source, marks, attachments in cells:
         name = next((m for m in [*marks, by_source.get(source)] if m in official), None)
-        if name is None or name in answers:  # a copied cell takes its mark along
+        if name is None or name in answered:  # a copied cell takes its mark along
             if source.strip():
-                added.setdefault(place, []).append((kind, source))
+                new_cell = getattr(nbformat.v4, f"new_{kind}_cell")
+                blocks[place].append(new_cell(source))
             continue
-        place = name
-        if official[name].metadata.nbgrader.solution:
-            answers[name] = source, attachments
-    if not answers:
-        raise Unusable("the notebook has none of the cells of this task: is it another one?")
-    notebook.cells = _new_cells(added.get(None, []))
-    for cell in copy.deepcopy(release.cells):
-        name = cell.metadata.nbgrader.grade_id
-        if name in answers:
-            cell.source, attachments = answers[name]
+        place, cell = name, official[name]
+        if cell.metadata.nbgrader.solution:
+            answered.add(name)
+            cell.source = source
             if attachments and cell.cell_type == "markdown":
                 cell.attachments = attachments
-        notebook.cells += [cell, *_new_cells(added.get(name, []))]
+    if not answered:
+        raise Unusable("the notebook has none of the cells of this task: is it another one?")
+    notebook.cells = [cell for block in blocks.values() for cell in block]
     return notebook
 
 
-def _new_cells(added):
-    make = {"code": nbformat.v4.new_code_cell, "markdown": nbformat.v4.new_markdown_cell,
-            "raw": nbformat.v4.new_raw_cell}  # fmt: skip
-    return [make[kind](source) for kind, source in added]
+def without_points(release, reason):
+    """The untouched assignment, which is not run but gets no points for this reason."""
+    notebook = copy.deepcopy(release)
+    notebook.metadata["genbook"] = {"reason": reason}
+    return notebook

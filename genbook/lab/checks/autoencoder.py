@@ -3,7 +3,10 @@
 import numpy as np
 import paddle
 
-from .compare import Wrong, array, call
+from .compare import Wrong, array, call, expect_shape
+
+MOST_ERROR = 0.015  # squared, per value, of a trained model on new images
+LINEAR = "without ReLU between them, two convolutions can do no more than one"
 
 
 def check_encoder(AutoEncoder, seed=0):
@@ -21,15 +24,11 @@ def check_encoder(AutoEncoder, seed=0):
     _check_maps(code, n, 32, 7, "the encoder", {
         28: "are both poolings missing?",
         14: "is the second pooling missing?",
-        6: "is padding=1 missing? Without it a convolution cuts off the border",
-        5: "is padding=1 missing? Without it a convolution cuts off the border",
+        **dict.fromkeys([5, 6], "is padding=1 missing? Without it the border is cut off"),
         3: "is there one pooling too many?",
     })  # fmt: skip
     if _lacks(model.encoder, "activation"):
-        raise Wrong(
-            "the encoder has no activation: without ReLU between them, two "
-            "convolutions can do no more than one"
-        )
+        raise Wrong(f"the encoder has no activation: {LINEAR}")
     if _lacks(model.encoder, "norm"):
         raise Wrong("the encoder does not normalise its feature maps: is BatchNorm2D missing?")
 
@@ -38,14 +37,9 @@ def check_encoder(AutoEncoder, seed=0):
     try:
         code = _run(encoder, rng.random((n, 1, 12, 4 * wide)), "the encoder")
     except Wrong as wrong:
-        raise Wrong(
-            f"with in_channels=1, {wrong} (is a 3 written where in_channels belongs?)"
-        ) from wrong
-    if code.shape != (n, 32, 3, wide):
-        raise Wrong(
-            f"the encoder gives {list(code.shape)} for [{n}, 1, 12, {4 * wide}], "
-            f"expected [{n}, 32, 3, {wide}]"
-        )
+        words = f"with in_channels=1, {wrong} (is a 3 written where in_channels belongs?)"
+        raise Wrong(words) from wrong
+    expect_shape(code, [n, 32, 3, wide], f"the encoder's output for [{n}, 1, 12, {4 * wide}]")
 
 
 def check_decoder(AutoEncoder, seed=0):
@@ -64,64 +58,48 @@ def check_decoder(AutoEncoder, seed=0):
     _check_maps(images, n, 3, 28, "the decoder", {
         7: "are both transposed convolutions missing, or their stride=2?",
         14: "is the second transposed convolution missing, or its stride=2?",
-        8: "is stride=2 missing?",
-        9: "is stride=2 missing?",
+        **dict.fromkeys([8, 9], "is stride=2 missing?"),
         **dict.fromkeys([29, 30, 31], "a kernel of 2 with stride 2 doubles the side exactly, "
                                       "a kernel of 3 does not"),
         56: "is there one transposed convolution too many?",
     })  # fmt: skip
     low, high = images.min(), images.max()
-    if low < 0 and low >= -1 and high <= 1:
+    if -1 <= low < 0 and high <= 1:
         raise Wrong(
             "the decoder gives values from -1 to 1, and images are in [0, 1]: take "
             "the sigmoid at its end, not Tanh"
         )
     if low < 0 or high > 1:
-        kind = "a ReLU stands at its end where the" if low == 0 else "at its end the"
+        end = "a ReLU stands where its sigmoid belongs" if low == 0 else "its sigmoid is missing"
         raise Wrong(
-            f"the decoder gives values from {low:.3g} to {high:.3g}, and images are "
-            f"in [0, 1]: {kind} sigmoid {'belongs' if low == 0 else 'is missing'}"
+            f"the decoder gives values from {low:.3g} to {high:.3g}, images are in [0, 1]: {end}"
         )
     if low > 0.4:
-        raise Wrong(
-            f"the decoder gives no value below {low:.2f}: does a ReLU or a second "
-            "sigmoid stand beside the sigmoid at its end?"
-        )
+        reason = "does a ReLU or a second sigmoid stand beside the sigmoid at its end?"
+        raise Wrong(f"the decoder gives no value below {low:.2f}: {reason}")
     if _lacks(model.decoder[:-1], "activation"):
-        raise Wrong(
-            "the decoder has no activation before its last convolution: without "
-            "ReLU between them, two convolutions can do no more than one"
-        )
+        raise Wrong(f"the decoder has no activation before its last convolution: {LINEAR}")
 
     decoder = _built(AutoEncoder, 1).decoder
     images = _run(decoder, rng.standard_normal((n, 32, 3, 2)), "the decoder")
-    if images.shape != (n, 1, 12, 8):
-        raise Wrong(
-            f"with in_channels=1 the decoder gives {list(images.shape)} for "
-            f"[{n}, 32, 3, 2], expected [{n}, 1, 12, 8]: is a 3 written where "
-            "in_channels belongs?"
-        )
+    name = f"with in_channels=1 the decoder's output for [{n}, 32, 3, 2]"
+    expect_shape(images, [n, 1, 12, 8], name, ": is a 3 written where in_channels belongs?")
 
 
-def check_reconstruction(model, images, limit=0.015):
+def check_reconstruction(model, images):
     """Wrong unless the trained `model` reconstructs images [N, C, H, W] in [0, 1].
 
-    limit: of the mean squared error over all their values. Returns this error.
+    Returns the mean squared error over all their values, at most MOST_ERROR.
     """
     model.eval()
     found = _run(model, images, "the autoencoder")
-    if found.shape != images.shape:
-        raise Wrong(
-            f"the reconstruction has the shape {list(found.shape)}, expected that "
-            f"of the images, {list(images.shape)}"
-        )
+    expect_shape(found, images.shape, "the reconstruction")
     error = float(((found - images) ** 2).mean())
     mean_image = float(((images - images.mean(0)) ** 2).mean())
-    if not error <= limit:
+    if not error <= MOST_ERROR:
         raise Wrong(
-            f"the mean squared error on new images is {error:.4f}, expected at most "
-            f"{limit}; the mean image alone has {mean_image:.4f}: is the model "
-            "trained?"
+            f"the mean squared error on new images is {error:.4f}, expected at most {MOST_ERROR}; "
+            f"the mean image alone has {mean_image:.4f}: is the model trained?"
         )
     return error
 
@@ -147,8 +125,7 @@ def _run(network, x, name):
 def _check_maps(maps, n, channels, side, name, reasons):
     """Wrong unless `maps` is [n, channels, side, side]; reasons: by the side found."""
     if maps.ndim != 4 or len(maps) != n:
-        shape = f"[{n}, {channels}, {side}, {side}]"
-        raise Wrong(f"{name} gives the shape {list(maps.shape)}, expected {shape}")
+        expect_shape(maps, [n, channels, side, side], f"{name}'s output")
     _, c, h, w = maps.shape
     if (h, w) != (side, side):
         reason = f": {reasons[h]}" if h == w and h in reasons else ""

@@ -49,6 +49,12 @@ def array(value, name):
     return np.asarray(numbers, np.float64)
 
 
+def expect_shape(found, shape, name, reason=""):
+    """Wrong, with a reason to be guessed, unless the array `found` has this shape."""
+    if list(found.shape) != list(shape):
+        raise Wrong(f"{name} has the shape {list(found.shape)}, expected {list(shape)}{reason}")
+
+
 def same(a, b):
     """Whether two arrays have one shape and, up to rounding, the same entries."""
     return a.shape == b.shape and np.allclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True)
@@ -65,9 +71,7 @@ def compare(found, expected, mistakes, name):
     for words, wrong in mistakes.items():
         if same(found, wrong):
             raise Wrong(words)
-    if found.shape != expected.shape:
-        shapes = f"{list(found.shape)}, expected {list(expected.shape)}"
-        raise Wrong(f"{name} has the shape {shapes}")
+    expect_shape(found, expected.shape, name)
     if not np.isfinite(found).all():
         raise Wrong(f"{name} holds numbers that are infinite or not a number")
     worst = np.unravel_index(np.abs(found - expected).argmax(), found.shape)
@@ -81,18 +85,11 @@ def check_standard_normal(eps, name):
     eps: [N, J] with thousands of rows. A right answer fails once in a million times.
     """
     n = eps.size
-    if np.allclose(eps, eps[:1], atol=1e-5):
-        raise Wrong(
-            f"{name}: every row of the batch gets the same noise; draw a new one for each entry"
-        )
-    if np.allclose(eps, eps[:, :1], atol=1e-5):
-        raise Wrong(
-            f"{name}: all entries of a row get the same noise; draw a new one for each entry"
-        )
+    for first, who in (eps[:1], "every row of the batch gets"), (eps[:, :1], "all of a row get"):
+        if np.allclose(eps, first, atol=1e-5):
+            raise Wrong(f"{name}: {who} the same noise; draw a new one for each entry")
     if eps.min() > -1e-3 and eps.max() < 1.001:
-        raise Wrong(
-            f"{name}: the noise is uniform on [0, 1); take the normal distribution, paddle.randn"
-        )
+        raise Wrong(f"{name}: the noise is uniform on [0, 1); take a normal one, paddle.randn")
     mean, std, fourth = eps.mean(), eps.std(), (eps**4).mean()
     if abs(mean) > 5 / np.sqrt(n) or abs(std - 1) > 5 / np.sqrt(2 * n):
         raise Wrong(

@@ -3,7 +3,7 @@
 import numpy as np
 import paddle
 
-from .compare import Wrong, array, call, check_standard_normal, compare, same
+from .compare import Wrong, array, call, check_standard_normal, compare, expect_shape, same
 
 BROADCAST = (
     "the numbers for the images were spread over the width and not over the batch: they "
@@ -90,10 +90,7 @@ def check_q_posterior_mean_variance(GaussianDiffusion, seed=0):
     def flat(values):
         """One number for each image, where the shape is [N], [N, 1, 1, 1] or x_t's."""
         if values.shape not in [(len(x),), (len(x), 1, 1, 1), x.shape]:
-            raise Wrong(
-                f"{name}: the variance has the shape {list(values.shape)}, "
-                f"expected {[len(x), 1, 1, 1]}"
-            )
+            expect_shape(values, [len(x), 1, 1, 1], f"{name}: the variance")
         return values.reshape(len(x), -1)[:, 0]
 
     beta, bar, prev = beta.ravel(), bar.ravel(), prev.ravel()
@@ -181,18 +178,14 @@ def check_diffusion_samples(samples, images):
     which noise, blanks and copies of one image do not share.
     """
     samples = array(samples, "the samples")
-    if samples.ndim != 4 or samples.shape[1:] != images.shape[1:]:
-        raise Wrong(
-            f"the samples have the shape {list(samples.shape)}, expected {['N', *images.shape[1:]]}"
-        )
+    expect_shape(samples, (*samples.shape[:1], *images.shape[1:]), "the array of samples")
     if not np.isfinite(samples).all():
         raise Wrong("the samples hold numbers that are infinite or not a number")
     off = float(np.sqrt(((samples.mean(0) - images.mean(0)) ** 2).mean()))
     if off > 0.25:
         raise Wrong(
-            f"the mean of the samples is {off:.2f} from the mean image (root mean "
-            "square over the pixels), expected at most 0.25: is the network "
-            "trained, and does each step use its own t?"
+            f"the mean of the samples is {off:.2f} from the mean image (root mean square of "
+            "pixels), expected at most 0.25: is the network trained, does each step use its own t?"
         )
     ratio = float(np.sqrt(samples.var(0).mean() / images.var(0).mean()))
     if not 0.75 < ratio < 1.25:

@@ -50,10 +50,8 @@ def exercise_log_mean_exp(log_mean_exp):
         with np.errstate(all="ignore"):
             found = array(call(log_mean_exp, x + far, name="it"), "the result")
         if not np.isfinite(found).all():
-            raise Wrong(
-                f"for x near {far:,.0f} it gives {found.flat[0]}, since exp(x) does "
-                "not fit a number: subtract the largest x first"
-            )
+            words = "since exp(x) does not fit a number: subtract the largest x first"
+            raise Wrong(f"for x near {far:,.0f} it gives {found.flat[0]}, {words}")
         if not np.allclose(found, right + far, rtol=0, atol=1e-6):
             raise Wrong(
                 f"for x near {far:,.0f} it is {found[0]:.4f}, expected "
@@ -238,13 +236,12 @@ def exercise_ring_all_reduce(ring_all_reduce):
             "only one rank has the sum": total[:1],
         }
         compare(found, total, mistakes, f"the sum of {ranks} vectors of {n} numbers")
+        least = 2 * (ranks - 1) * n / ranks
         if sent >= (ranks - 1) * n > 2 * (ranks - 1) * np.ceil(n / ranks):
+            words = "whole vectors: send a piece of n / R in each round"
+            raise Wrong(f"a rank sends {sent:.0f} numbers, {words}")
+        if not abs(sent - least) < 2 * ranks:
             raise Wrong(
-                f"a rank sends {sent:.0f} numbers, whole vectors: send a piece of n / R "
-                "in each round"
-            )
-        if not abs(sent - 2 * (ranks - 1) * n / ranks) < 2 * ranks:
-            raise Wrong(
-                f"with {ranks} ranks and {n} numbers, each sends {sent:.0f}, expected "
-                f"about {2 * (ranks - 1) * n / ranks:.0f}: two rounds of R - 1 pieces"
+                f"with {ranks} ranks and {n} numbers, each sends {sent:.0f}, expected about "
+                f"{least:.0f}: two rounds of R - 1 pieces"
             )

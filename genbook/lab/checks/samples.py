@@ -5,45 +5,40 @@ import paddle
 
 from genbook.evaluation.metrics import class_entropy, legibility, nearest_distance
 
-from .compare import Wrong, array, call
+from .compare import Wrong, array, call, expect_shape
 
 # One fifth of the points for each that is reached, by the legibility of the samples as a share
 # of that of real images.
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
 MIN_ENTROPY = 0.9  # of the classes; real images have 1.0
+SAMPLES = 1000
 MAX_COPIES = 0.2  # the share of samples nearer to a training image than 99% of test images
 
 
 @paddle.no_grad()
-def score_samples(decode, latent_dim, judge, training, test, seed=0, n=1000):
-    """Draw n images from N(0, I) and have the judge read them.
+def score_samples(decode, latent_dim, judge, training, test, seed=0):
+    """Draw N images from N(0, I) and have the judge read them.
 
-    decode: maps z [n, latent_dim] to images [n, C, H, W] in [0, 1], each from its own z.
-    judge: has .probabilities(images) -> [n, K]. training, test: real images.
+    decode: maps z [N, latent_dim] to images [N, C, H, W] in [0, 1], each from its own z.
+    judge: has .probabilities(images) -> [N, K]. training, test: real images.
     Returns a dict: "share", the samples' legibility over that of the test images, and its
     parts. Raises Wrong for output that is no image and for samples that are few classes,
     or copies of training images.
     """
     paddle.seed(seed)
-    z = paddle.randn([n, int(latent_dim)])
+    z = paddle.randn([SAMPLES, int(latent_dim)])
     images = array(call(decode, z, name="decode"), "decode(z)").astype("float32")
-    if images.shape != (n, *test.shape[1:]):
-        raise Wrong(
-            f"decode(z) has the shape {list(images.shape)}, expected {[n, *test.shape[1:]]}"
-        )
-    if not (images.min() >= 0 and images.max() <= 1):
-        raise Wrong(
-            f"decode(z) has values from {images.min():.3g} to {images.max():.3g}, "
-            "and images are in [0, 1]"
-        )
+    expect_shape(images, (SAMPLES, *test.shape[1:]), "decode(z)")
+    low, high = images.min(), images.max()
+    if not (low >= 0 and high <= 1):
+        raise Wrong(f"decode(z) has values from {low:.3g} to {high:.3g}; images are in [0, 1]")
     alone = array(call(decode, z[:10], name="decode"), "decode(z)")
     if not np.allclose(alone, images[:10], atol=1e-3):
         raise Wrong(
             "an image depends on the other codes of the batch, or on chance: decode "
             "must map each z by itself (was model.eval() forgotten?)"
         )
-    read = judge.probabilities(images)
-    real = legibility(judge.probabilities(test))
+    read, real = judge.probabilities(images), legibility(judge.probabilities(test))
     near = np.quantile(nearest_distance(test, training), 0.01)
     score = {
         "share": legibility(read) / real,
@@ -58,10 +53,8 @@ def score_samples(decode, latent_dim, judge, training, test, seed=0, n=1000):
             f"least {MIN_ENTROPY}: some digits hardly occur"
         )
     if score["copies"] > MAX_COPIES:
-        raise Wrong(
-            f"{score['copies']:.0%} of the samples are copies of training images, at "
-            f"most {MAX_COPIES:.0%} may be"
-        )
+        share = f"{score['copies']:.0%} of the samples"
+        raise Wrong(f"{share} are copies of training images, at most {MAX_COPIES:.0%} may be")
     return score
 
 

@@ -81,9 +81,7 @@ def check_gaussian_kl(gaussian_kl, seed=0):
         formulas = {
             "": 0.5 * (var + square - 1 - logvar),
             "the factor 1/2 is missing": var + square - 1 - logvar,
-            "the sign is wrong, a KL divergence is never negative": (
-                -0.5 * (var + square - 1 - logvar)
-            ),
+            "the sign is wrong, a KL is never negative": -0.5 * (var + square - 1 - logvar),
             "the sign is wrong and the factor 1/2 is missing": logvar + 1 - var - square,
             "sigma was taken for log-variance (the second argument is log sigma^2, so that "
             "sigma^2 is exp(logvar) and not logvar^2)": (
@@ -95,7 +93,7 @@ def check_gaussian_kl(gaussian_kl, seed=0):
             "log sigma was taken for log-variance (the second argument is log sigma^2, "
             "which is twice log sigma)": 0.5 * (var**2 + square - 1 - 2 * logvar),
             "sigma stands where sigma^2 belongs": 0.5 * (var**0.5 + square - 1 - logvar),
-            "log sigma stands where log sigma^2 belongs": (0.5 * (var + square - 1 - 0.5 * logvar)),
+            "log sigma stands where log sigma^2 belongs": 0.5 * (var + square - 1 - 0.5 * logvar),
             "mu is not squared": 0.5 * (var + mu - 1 - logvar),
             "the term mu^2 is missing": 0.5 * (var - 1 - logvar),
             "the term sigma^2 is missing": 0.5 * (square - 1 - logvar),
@@ -107,27 +105,21 @@ def check_gaussian_kl(gaussian_kl, seed=0):
                 0.5 * (1 / var + square / var - 1 + logvar)
             ),
         }
+    asked = "the lab asks for the sum over dimensions, one number for each image"
     reductions = {
         "": lambda k: k.sum(1),
-        "this KL is averaged over the batch; the lab asks for the sum over dimensions, one "
-        "number for each image": lambda k: k.sum(1).mean(),
-        "this KL is averaged over the dimensions; the lab asks for their sum": (
-            lambda k: k.mean(1)
-        ),
-        "this KL is averaged over the batch and the dimensions; the lab asks for the sum "
-        "over dimensions, one number for each image": lambda k: k.mean(),
-        "this KL is summed over the batch as well; the lab asks for one number for each "
-        "image": lambda k: k.sum(),
+        f"this KL is averaged over the batch; {asked}": lambda k: k.sum(1).mean(),
+        f"this KL is averaged over the dimensions; {asked}": lambda k: k.mean(1),
+        f"this KL is averaged over the batch and the dimensions; {asked}": lambda k: k.mean(),
+        f"this KL is summed over the batch as well; {asked}": lambda k: k.sum(),
         "this KL is not summed over the dimensions": lambda k: k,
-        "this KL is summed over the batch and not over the dimensions: take axis=1": (
-            lambda k: k.sum(0)
-        ),
-        "this KL is averaged over the batch and not summed over the dimensions: take the "
-        "sum with axis=1": lambda k: k.mean(0),
+        "this KL is summed over the batch, not over dimensions: take axis=1": lambda k: k.sum(0),
+        "this KL is averaged over the batch, not summed over dimensions: take the sum with "
+        "axis=1": lambda k: k.mean(0),
         "this KL has the shape [N, 1], expected [N]: sum without keepdim": (
             lambda k: k.sum(1, keepdims=True)
         ),
-    }
+    }  # fmt: skip
     pairs = [(r, f) for r in reductions for f in formulas]
     pairs.sort(key=lambda pair: pair.count(""), reverse=True)  # first, one mistake alone
     mistakes = {"; ".join(filter(None, [r, f])): reductions[r](formulas[f]) for r, f in pairs}
