@@ -3,7 +3,7 @@
 What a layer's settings or its input ask for and is not implemented here is left to Paddle: other
 dtypes and devices, static graphs, dilation, groups, channels last.
 Gradients that are themselves differentiated (`create_graph=True`) are composed of Paddle's
-differentiable functions, for the layers of which Paddle has a second derivative.
+differentiable functions.
 
 One thing fails that works in Paddle: a second `backward` through one graph (`retain_graph=True`).
 Paddle 3.3 crashes at it wherever a graph holds a PyLayer; `paddle.grad` may be called repeatedly.
@@ -118,12 +118,11 @@ class Recorded(PyLayer):
         return ctx.call(dy)
 
 
-def record(y, tensors, gradients, differentiable=None):
+def record(y, tensors, gradients, differentiable):
     """y, connected with the x, weight and bias that it was computed of; any may be None but x.
 
     gradients(dy, wanted): the gradients of all of them by oneDNN; anything for those that are not
-    wanted. differentiable(dy): the same by Paddle's functions, which autograd records; None where
-    Paddle itself has no second derivative.
+    wanted. differentiable(dy): the same by Paddle's functions, which autograd records.
     """
     variables = recorded(tensors)
     if not variables:
@@ -135,14 +134,10 @@ def record(y, tensors, gradients, differentiable=None):
     def backward(dy):
         if [tensor.inplace_version for tensor in needed] != versions:
             raise RuntimeError("a tensor that a gradient depends on was modified in place")
-        if not paddle.is_grad_enabled():
-            found = gradients(dy.contiguous(), wanted)
-        elif differentiable:
+        if paddle.is_grad_enabled():
             found = differentiable(dy)
         else:
-            raise NotImplementedError(
-                "create_graph=True: Paddle has no second derivative of a layer on the way"
-            )
+            found = gradients(dy.contiguous(), wanted)
         return [gradient for gradient, want in zip(found, wanted) if want]
 
     return Recorded.apply(variables, lambda: y, backward)
@@ -181,13 +176,16 @@ def conv2d(layer, x):
     def differentiable(dy):
         sides = x.shape[2:]
         dx = F.conv2d_transpose(dy, weight, stride=stride, padding=padding, output_size=sides)
-        # The weight's gradient [O, C, k, l] is a convolution of x with dy, images as channels.
-        images, slopes = x.transpose([1, 0, 2, 3]), dy.transpose([1, 0, 2, 3])
-        dweight = F.conv2d(images, slopes, padding=padding, dilation=stride)  # [C, O, >= k, >= l]
-        dweight = dweight[:, :, : weight.shape[2], : weight.shape[3]].transpose([1, 0, 2, 3])
-        return dx, dweight, dy.sum([0, 2, 3])
+        return dx, weight_gradient(x, dy, weight, stride, padding), dy.sum([0, 2, 3])
 
     return record(y, (x, weight, bias), gradients, differentiable)
+
+
+def weight_gradient(x, dy, weight, stride, padding):
+    """The gradient of a convolution's weight [O, C, k, l]: a convolution, images as channels."""
+    x, dy = x.transpose([1, 0, 2, 3]), dy.transpose([1, 0, 2, 3])
+    gradient = F.conv2d(x, dy, padding=padding, dilation=stride)  # [C, O, >= k, >= l]
+    return gradient[:, :, : weight.shape[2], : weight.shape[3]].transpose([1, 0, 2, 3])
 
 
 def conv2d_transpose(layer, x, output_size=None):
@@ -225,7 +223,11 @@ def conv2d_transpose(layer, x, output_size=None):
             run(convolution.gradient_weight, dy, x, dweight)
         return dx, dweight, sum_of_channels(dy) if wanted[2] else None
 
-    return record(y, (x, weight, bias), gradients)
+    def differentiable(dy):
+        dx = F.conv2d(dy, weight, stride=stride, padding=padding)
+        return dx, weight_gradient(dy, x, weight, stride, padding), dy.sum([0, 2, 3])
+
+    return record(y, (x, weight, bias), gradients, differentiable)
 
 
 def supports_convolution(layer, x, channels):
@@ -338,7 +340,13 @@ def max_pool2d(layer, x):
         run(pooling.gradient, dy, workspace, dx)
         return [dx]
 
-    return record(y, [x], gradients)
+    def differentiable(dy):
+        _, places = F.max_pool2d(x.detach(), size, stride, return_mask=True)
+        dx = paddle.zeros_like(x).flatten(2)
+        dx = dx.put_along_axis(places.flatten(2).astype("int64"), dy.flatten(2), 2, "add")
+        return [dx.reshape(x.shape)]
+
+    return record(y, [x], gradients, differentiable)
 
 
 def group_norm(layer, x):
@@ -368,7 +376,18 @@ def group_norm(layer, x):
         run(norm.gradient, x, dx, mean, variance, dx)
         return dx, dweight, dbias
 
-    return record(y, (x, weight, bias), gradients)
+    def differentiable(dy):
+        rows = x.reshape([len(x), layer._num_groups, -1])
+        centred = rows - rows.mean(2, keepdim=True)
+        scale = (centred.square().mean(2, keepdim=True) + layer._epsilon).rsqrt()
+        x_hat = centred * scale
+        dx_hat = (dy * weight.reshape([-1, 1, 1])).reshape(rows.shape)
+        along = x_hat * (dx_hat * x_hat).mean(2, keepdim=True)
+        dx = scale * (dx_hat - dx_hat.mean(2, keepdim=True) - along)
+        dweight = (dy * x_hat.reshape(x.shape)).sum([0, 2, 3])
+        return dx.reshape(x.shape), dweight, dy.sum([0, 2, 3])
+
+    return record(y, (x, weight, bias), gradients, differentiable)
 
 
 def sum_of_channels(x):
