@@ -10,9 +10,6 @@ import os
 import signal
 import sys
 
-# Nothing here checks an IRI, and to read its grammar takes as long as all other imports together.
-sys.modules["rfc3987_syntax"] = None
-
 IMPORTED = """
 jupyter_book.cli.main jupyter_book.sphinx nbclient PIL.Image scipy.ndimage sphinx.builders.html
 sphinx.ext.autodoc sphinx.ext.napoleon sphinx.ext.mathjax sphinx_book_theme sphinx_comments

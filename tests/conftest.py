@@ -107,8 +107,7 @@ class MiniBook:
         """Start a build, gated as `make book` gates it, in a process like any other."""
         # A shell has its background jobs ignore Ctrl-C, and the tests may be run by one.
         prelude = (
-            "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-            "sys.modules['rfc3987_syntax'] = None; "  # as in build_server.py
+            "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
             "from jupyter_book.cli.main import main; main()"
         )
         return subprocess.Popen(
