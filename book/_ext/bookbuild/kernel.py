@@ -108,11 +108,11 @@ class Page:
 
     def training(self) -> str:
         """How far the training of the current cell is, in its own words; empty if none runs."""
-        return next(reversed(self._said()), "")
+        return "waiting for a core" if self.queues else next(reversed(self._said()), "")
 
     def waits(self) -> bool:
         """Whether the page waits, for a training that another page is busy with or for a core."""
-        return self.queues or self.training().startswith("waiting")
+        return self.training().startswith("waiting")
 
     def _said(self) -> list[str]:
         """What the current cell has said so far of how its trainings go."""
