@@ -37,7 +37,7 @@ def train_latent_diffusion(data, vae, diffusion, steps=None, seed=0):
     Each step draws fresh codes from the posteriors of its images. A tenth of the
     labels is hidden.
     """
-    steps = steps_for(data, 2000, steps)
+    steps = steps_for(data, 3000, steps)
     more = augment(data)
     with paddle.no_grad():
         mu, logvar = vae.encode(paddle.to_tensor(more.images))
