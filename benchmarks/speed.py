@@ -36,7 +36,7 @@ CASES = {  # name: the shape of a batch
     "improved VAE": (128, 1, 28, 28),
     "U-Net": (64, 1, 28, 28),
 }
-VAE_SETTINGS = {"image_shape": (1, 28, 28), "hidden": (512, 256), "latent_dim": 16}
+VAE_SETTINGS = {"image_shape": (1, 28, 28), "hidden": (512, 512, 256), "latent_dim": 16}
 
 
 def paddle_steps(name):
