@@ -198,9 +198,11 @@ class Training:
         while self.ranks() and time.monotonic() < deadline:
             time.sleep(0.05)
         assert not self.ranks()
+        assert err.strip(), f"ended with {self.process.returncode} and without a word"
         return self.process.returncode, err.strip().splitlines()[-1]
 
 
+@pytest.mark.slow
 @two_cores
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
 def test_a_training_that_is_stopped_and_killed_goes_on_to_the_same_bits(folder, tmp_path):
