@@ -14,7 +14,11 @@ import threading
 from functools import cache, partial
 from pathlib import Path
 
+import paddle
 import pytest
+
+# Paddle would report a crash where pytest hides it; pytest itself shows the lines that led to it.
+paddle.disable_signal_handler()
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, which some of them send.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -35,6 +35,7 @@ def install():
     """Put the functions of this module in the place of Paddle's, where there is oneDNN."""
     if onednn.library() is None:
         return
+    onednn.stream()  # with its engine, before threads race to make them: the losers' are destroyed
     for (owner, name), function in REPLACEMENTS.items():
         _originals[owner, name] = original = vars(owner)[name]
         setattr(owner, name, _instead(original, function))

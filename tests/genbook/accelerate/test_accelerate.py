@@ -4,7 +4,6 @@ import sys
 import threading
 from pathlib import Path
 
-import numpy as np
 import paddle
 import paddle.nn as nn
 import pytest
@@ -128,38 +127,47 @@ def test_training_is_left_alone_without_acceleration():
         assert (tiny * 0.5 > 0).all()
 
 
+THREADS = """
+import threading
+import numpy as np, paddle, paddle.nn as nn
+from genbook import accelerate
+
+paddle.seed(0)
+cases = [
+    (nn.Conv2D(4, 8, 3, padding=1), [2, 4, 12, 12]),
+    (nn.Linear(64, 64), [64, 64]),
+    (nn.Sequential(nn.GroupNorm(2, 8), nn.Silu(), nn.MaxPool2D(2)), [4, 8, 64, 64]),
+]
+threads, wrong = 4, []
+for layer, shape in cases:
+    inputs = [paddle.randn(shape) for _ in range(threads)]
+    stock = [layer(x).numpy() for x in inputs]
+    repeats = 150 if np.prod(shape) < 10_000 else 25
+    start = threading.Barrier(threads)
+
+    @paddle.no_grad()
+    def work(x, expected):
+        start.wait()
+        for _ in range(repeats):
+            if not np.allclose(layer(x).numpy(), expected, rtol=1e-3, atol=1e-4):
+                wrong.append(type(layer).__name__)
+
+    with accelerate.enabled():
+        workers = [threading.Thread(target=work, args=pair) for pair in zip(inputs, stock)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+assert not wrong, wrong
+"""
+
+
 @needs_onednn
 def test_threads_that_share_layers_get_stock_results():
-    """Each thread has inputs of its own; results are compared with those of Paddle alone."""
-    paddle.seed(0)
-    cases = [
-        (nn.Conv2D(4, 8, 3, padding=1), [2, 4, 12, 12]),
-        (nn.Linear(64, 64), [64, 64]),
-        (nn.Sequential(nn.GroupNorm(2, 8), nn.Silu(), nn.MaxPool2D(2)), [4, 8, 64, 64]),
-    ]
-    threads, wrong = 4, []
-    for layer, shape in cases:
-        inputs = [paddle.randn(shape) for _ in range(threads)]
-        stock = [layer(x).numpy() for x in inputs]
-        repeats = 150 if np.prod(shape) < 10_000 else 25
-        start = threading.Barrier(threads)
-
-        @paddle.no_grad()
-        def work(x, expected):
-            start.wait()
-            for _ in range(repeats):
-                if not np.allclose(layer(x).numpy(), expected, rtol=1e-3, atol=1e-4):
-                    wrong.append(type(layer).__name__)
-
-        with accelerate.enabled():
-            workers = [
-                threading.Thread(target=work, args=pair) for pair in zip(inputs, stock, strict=True)
-            ]
-            for worker in workers:
-                worker.start()
-            for worker in workers:
-                worker.join()
-    assert not wrong
+    """Each has inputs of its own. In a new process, where they also are the first to use oneDNN."""
+    run = [sys.executable, "-W", "ignore", "-X", "faulthandler", "-c", THREADS]
+    done = subprocess.run(run, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 @needs_onednn
