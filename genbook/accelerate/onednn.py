@@ -128,6 +128,12 @@ def transpose(shape):
     return strided(shape[::-1], (1, shape[1]))
 
 
+def channels_last(shape):
+    """The layout of float32 images [N, C, H, W] that lie in memory as [N, H, W, C]."""
+    _, c, h, w = shape
+    return strided(shape, (h * w * c, 1, w * c, c))
+
+
 def any_layout(shape, dtype=F32):
     """An array of F32 or BF16 numbers in whatever layout the implementation prefers."""
     return create("memory_desc_create_with_tag", len(shape), Dims(*shape), dtype, ANY_LAYOUT)
@@ -407,12 +413,14 @@ class MaxPooling:
     """Max-pooling: forward(x -> y, workspace), gradient(dy, workspace -> dx).
 
     size, stride: pairs. The workspace, `workspace_bytes` long, holds where each maximum was.
+    Images are copied to channels last and back: without AVX-512, oneDNN compiles no kernel for
+    others.
     """
 
     def __init__(self, x_shape, size, stride):
         sides = windows(x_shape, size, stride, (0, 0))
         self.y_shape = (*x_shape[:2], *sides)
-        x, y, none = row_major(x_shape), row_major(self.y_shape), Dims(0, 0)
+        x, y, none = channels_last(x_shape), channels_last(self.y_shape), Dims(0, 0)
         geometry = (Dims(*stride), Dims(*size), none, none, none)  # no dilation, no padding
         forward = descriptor("pooling_forward", FORWARD_TRAINING, MAXIMUM, x, y, *geometry)
         workspace = preferred(forward, WORKSPACE)
