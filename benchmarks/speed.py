@@ -57,7 +57,7 @@ def paddle_steps(name):
     def step():
         loss().backward()
         optimizer.step()
-        optimizer.clear_grad()
+        optimizer.clear_grad(set_to_zero=False)
 
     def forward():
         with paddle.no_grad():

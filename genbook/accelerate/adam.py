@@ -12,7 +12,7 @@ import paddle
 from genbook import system
 from genbook.accelerate.onednn import is_float32
 
-CHUNK = 2**15  # numbers at a time: the arrays of a chunk stay in the processor's cache
+CHUNK = 2**16  # numbers at a time: the arrays of a chunk stay in the processor's cache
 
 
 def is_compiled():

@@ -264,8 +264,9 @@ class Operation:
         return memories, steps
 
     def __call__(self, *addresses):
-        lib, buffer = library(), empty([self._bytes], paddle.uint8)
-        start, given = buffer.data_ptr(), iter(addresses)
+        lib, given = library(), iter(addresses)
+        buffer = empty([self._bytes], paddle.uint8) if self._bytes else None
+        start = buffer.data_ptr() if buffer is not None else 0
         try:
             memories, steps = self._pool.pop()
         except IndexError:
