@@ -36,11 +36,16 @@ book: install ## build the book into _build/html; red when anything is wrong (DA
 	GENBOOK_EDITION=$(DATA) "$(BIN)/jupyter-book" build . --path-output "$(OUT)" \
 		-n -W --keep-going
 
+# A process for each core, up to what fits into 8 GB. The tests of a file share what they build; files
+# that take long come first.
+TESTS = "$(BIN)/python" -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile \
+	--no-loadscope-reorder
+
 test: install-dev ## run the tests, less the slow ones
-	"$(BIN)/python" -m pytest
+	$(TESTS)
 
 test-all: install-dev ## run all tests
-	"$(BIN)/python" -m pytest -m ""
+	$(TESTS) -m ""
 
 mutants: install-dev ## change the lessons in a thousand ways; does a test notice each? (half an hour)
 	"$(BIN)/mutmut" run --max-children 1

@@ -32,7 +32,8 @@ def shows_code(text):
 NAMES = [name for name, text in CHAPTERS.items() if shows_code(text)]
 each_notebook = pytest.mark.parametrize("name", NAMES)
 UNET = re.compile(r"^from genbook\.(unet|training\.recipes\.diffusion) import", re.M)
-SLOW = [name for name in NAMES if UNET.search(CHAPTERS[name])]  # a U-Net takes minutes
+MANY = ("improving", "latent-space")  # they train many networks
+SLOW = [name for name in NAMES if name in MANY or UNET.search(CHAPTERS[name])]
 
 
 @pytest.fixture(scope="module")

@@ -44,6 +44,7 @@ FIGURES = {
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_each_figure_has_a_clear_ground_and_something_on_it(name):
+    plt.close("all")  # what other tests have left
     figure = FIGURES[name]()
     assert not plt.get_fignums(), "an open figure would be shown a second time"
     alpha = pixels(figure)[..., 3]
