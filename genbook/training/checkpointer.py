@@ -66,6 +66,8 @@ class Checkpointer(Hook):
         if stop or training.step == training.steps or time.monotonic() >= self._next:
             self._save(training)
         if stop:
+            if ranks.count() > 1:
+                ranks.broadcast(b"")  # wait until it is written: the first to end has all ended
             raise KeyboardInterrupt(
                 f"stopped after {training.step} of {training.steps} steps{self.advice()}"
             )

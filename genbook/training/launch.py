@@ -198,6 +198,7 @@ def main():
         accelerate.enable()
         TrainingSpec(**json.loads(sys.argv[1])).train()
     except KeyboardInterrupt as stop:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # another rank may have ended already
         code, words = 130, str(stop)
     except ranks.LostRankError:  # the other one has a reason to tell
         code, words = 1, ""
