@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 import genbook
+from public import modules
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -21,18 +22,6 @@ def public_names(path):
         for node in tree.body
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
     ]
-
-
-def modules():
-    """The modules of the package by name, those apart that no reader imports."""
-    for path in sorted((ROOT / "genbook").rglob("*.py")):
-        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-        inner = name.startswith("genbook.lab.assignments.") or name in (
-            "genbook.publishing.package",
-            "genbook.publishing.source",
-        )
-        if name != "genbook" and not inner and ast.parse(path.read_text("utf-8")).body[1:]:
-            yield name, path
 
 
 @pytest.fixture(scope="module")

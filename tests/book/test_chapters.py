@@ -1,12 +1,15 @@
-"""What holds for the text of every chapter."""
+"""What holds for the text of every chapter, and what other pages say of the source."""
 
 import ast
 import re
+import types
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import yaml
+
+import public
 
 ROOT = Path(__file__).resolve().parents[2]
 CHAPTERS = sorted((ROOT / "book").glob("*.md"))
@@ -88,3 +91,56 @@ def test_code_fits_the_page(path):
     shown = [line for block in blocks for line in block.splitlines()]
     long = [f"{len(line)} columns: {line}" for line in shown if len(line) > WIDTH]
     assert not long, f"a page shows {WIDTH} columns of code; these are longer:\n" + "\n".join(long)
+
+
+def test_the_api_reference_lists_the_public_modules():
+    """That each of their names is on the page is for the build to show: `test_back_matter.py`."""
+    text = (ROOT / "book/api.md").read_text("utf-8")
+    listed = re.findall(r"^\.\. automodule:: (\S+)$", text, re.M)
+    assert len(listed) == len(set(listed)), f"twice in book/api.md: {sorted(listed)}"
+    there = {name for name, _ in public.modules()}
+    missing, gone = sorted(there - set(listed)), sorted(set(listed) - there)
+    assert not missing and not gone, f"not in book/api.md: {missing}; no public module: {gone}"
+
+
+def test_the_headings_of_the_api_reference_are_its_modules():
+    text = (ROOT / "book/api.md").read_text("utf-8")
+    headings = re.findall(r"^### `(.*)`$", text, re.M)
+    assert headings == re.findall(r"^\.\. automodule:: (\S+)$", text, re.M)
+
+
+def test_the_python_of_the_readme_is_of_this_package():
+    """It compiles, and what it imports and calls of modules exists."""
+    code = "\n".join(
+        re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text("utf-8"), re.M | re.S)
+    )
+    tree = ast.parse(code)
+    names: dict = {}
+    imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert imports, "README has no Python"
+    exec(compile(ast.Module(imports, []), "README.md", "exec"), names)
+    missing = [
+        ast.unparse(node)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and isinstance(names.get(node.value.id), types.ModuleType)
+        and not hasattr(names[node.value.id], node.attr)
+    ]
+    assert not missing, f"README uses what does not exist: {missing}"
+
+
+@pytest.mark.parametrize(
+    "file", ["README.md", "CONTRIBUTING.md", "RELEASE.md", "benchmarks/README.md"]
+)
+def test_files_and_targets_that_are_named_exist(file):
+    text = (ROOT / file).read_text("utf-8")
+    paths = re.findall(r"(?<![\w/.])(?:book|genbook|tests|tools|benchmarks)/[\w./-]*", text)
+    paths = {p.rstrip(".") for p in paths if not re.search("hope|task4", p)}  # the recipes' own
+    gone = sorted(path for path in paths if not (ROOT / path).exists())
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.M)
+    called = re.findall(r"`make ([a-z-]+)", text)
+    for block in re.findall(r"^```sh\n(.*?)^```$", text, re.M | re.S):
+        called += re.findall(r"(?:^|&& )make ([a-z-]+)", block, re.M)
+    unknown = sorted(set(called) - set(targets))
+    assert called and not gone and not unknown, f"no such files: {gone}; no targets: {unknown}"

@@ -126,6 +126,12 @@ def test_each_term_is_linked_by_a_chapter_and_each_link_is_a_term():
     )
 
 
+def test_the_examples_of_contributing_are_terms():
+    examples = re.findall(r"\{term\}`([^`]+)`", (ROOT / "CONTRIBUTING.md").read_text("utf-8"))
+    unknown = [example for example in examples if example.lower() not in terms()]
+    assert examples and not unknown, f"CONTRIBUTING links what is no term: {unknown}"
+
+
 def test_terms_are_in_the_glossary_once_and_in_order():
     twice = [term for term, count in Counter(terms()).items() if count > 1]
     assert not twice, f"twice in the glossary: {twice}"
