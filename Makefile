@@ -99,7 +99,7 @@ format: install-dev ## have ruff set the code, put imports in order and mend wha
 	"$(BIN)/ruff" check --fix
 	"$(BIN)/ruff" format
 
-audit: install-dev ## look for known holes in the locked packages (asks PyPI)
+audit: install-dev ## look for known vulnerabilities in the locked packages (asks PyPI)
 	"$(BIN)/pip-audit" --strict --require-hashes --disable-pip -r requirements-dev.txt
 
 lock: $(BIN)/uv ## make the locks anew from pyproject.toml, everything as new as it may be
