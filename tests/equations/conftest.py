@@ -26,10 +26,12 @@ class Agreement:
     """Compares two ways to one result, fails where they differ, and keeps the worst deviation."""
 
     def __init__(self):
+        self.compared = False
         self.worst = (-1.0, "", "")  # deviation / tolerance, and both in words
 
     def __call__(self, got, expected, tolerance):
         """Arrays or tensors of one shape differ by `tolerance` at most, entry by entry."""
+        self.compared = True
         got, expected = (np.asarray(array, dtype=np.float64) for array in (got, expected))
         assert got.shape == expected.shape
         deviation = np.abs(got - expected).max()
@@ -40,6 +42,7 @@ class Agreement:
     def in_mean(self, draws, expected, errors=5):
         """The mean of independent draws [N, ...] is `expected` [...] within `errors` of its
         standard errors."""
+        self.compared = True
         draws, expected = np.asarray(draws, dtype=np.float64), np.asarray(expected)
         assert draws.shape[1:] == expected.shape
         standard_error = draws.std(axis=0, ddof=1) / math.sqrt(len(draws))
@@ -50,12 +53,14 @@ class Agreement:
         """Two SymPy expressions, or two whole numbers or fractions, are the same."""
         import sympy
 
+        self.compared = True
         difference = sympy.simplify(sympy.sympify(got) - sympy.sympify(expected))
         assert difference == 0, f"the difference is {difference}"
         self._keep(0.0, 0.0, "0", "exact")
 
     def _keep(self, deviation, tolerance, deviation_text, tolerance_text):
-        assert deviation <= tolerance  # false for nan, too
+        differs = f"the two differ by {deviation_text}, the tolerance is {tolerance_text}"
+        assert deviation <= tolerance, differs  # false for nan, too
         share = float(deviation / tolerance) if tolerance else 0.0
         self.worst = max(self.worst, (share, deviation_text, tolerance_text))
 
@@ -70,11 +75,13 @@ def in_short(number):
 def agree(request, record_property):
     """The Agreement of one check; what it found goes into pytest's report."""
     mark = request.node.get_closest_marker("checks")
+    how = inspect.getdoc(request.function)
+    assert how, "this check has no docstring, which says how it was made"
     agreement = Agreement()
     yield agreement
-    assert agreement.worst[1], "this check compares nothing"
+    assert agreement.compared, "this check compares nothing"
     record_property("label", mark.args[0])
     record_property("says", mark.args[1] if len(mark.args) > 1 else "")
-    record_property("how", " ".join(inspect.getdoc(request.function).split()))
+    record_property("how", " ".join(how.split()))
     record_property("deviation", agreement.worst[1])
     record_property("tolerance", agreement.worst[2])
