@@ -15,7 +15,7 @@ from genbook.lab.assignments import AssignmentError
 from genbook.lab.assignments.build import TASKS, build, run, write_sources
 from genbook.publishing.source import bound_by, names_used
 
-pytest.importorskip("nbgrader", reason="needs nbgrader: pip install 'genbook[grading]'")
+pytest.importorskip("nbgrader", reason="needs nbgrader: pip install '.[grading]'")
 
 BLANKS = {
     "task1": {"network"},

@@ -13,7 +13,7 @@ import pytest
 
 from genbook import cli
 
-nbgrader = pytest.importorskip("nbgrader", reason="needs nbgrader: pip install 'genbook[grading]'")
+nbgrader = pytest.importorskip("nbgrader", reason="needs nbgrader: pip install '.[grading]'")
 
 import nbformat
 

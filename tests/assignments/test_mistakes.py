@@ -10,7 +10,7 @@ import re
 
 import pytest
 
-pytest.importorskip("nbgrader", reason="needs nbgrader: pip install 'genbook[grading]'")
+pytest.importorskip("nbgrader", reason="needs nbgrader: pip install '.[grading]'")
 
 from genbook.lab.assignments.build import TASKS, course, run, write_notebook
 from genbook.lab.assignments.grade import grade

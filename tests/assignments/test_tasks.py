@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-pytest.importorskip("nbgrader", reason="needs nbgrader: pip install 'genbook[grading]'")
+pytest.importorskip("nbgrader", reason="needs nbgrader: pip install '.[grading]'")
 
 from genbook.lab.assignments.build import TASKS, build
 from genbook.lab.assignments.grade import grade

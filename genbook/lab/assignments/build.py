@@ -75,7 +75,7 @@ def require_nbgrader():
     except ImportError:
         raise AssignmentError(
             "assignments need nbgrader, which is not installed: with Python "
-            "3.11 or newer, pip install 'genbook[grading]'"
+            "3.11 or newer, run pip install '.[grading]' in a copy of the source"
         ) from None
 
 
