@@ -11,12 +11,13 @@ Files are looked for in `root`, then in `$GENBOOK_DATA`, then in the user's cach
 """
 
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
+from . import files
 from .digits import DIGITS, read_digits
 from .files import DataError
 from .hanzi import fetch_hanzi, hanzi_files, read_hanzi
@@ -36,6 +37,7 @@ __all__ = [
 ]
 
 SPLITS = ("train", "test")
+MOST_SIZE = 256  # pixels per side; 60,000 images have 16 GB then
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +54,7 @@ class Dataset:
         classes: what each label stands for.
 
     Raises:
-        ValueError: images or labels are in another form.
+        ValueError: images, labels or classes are in another form.
     """
 
     name: str
@@ -62,6 +64,8 @@ class Dataset:
     classes: tuple[str, ...]
 
     def __post_init__(self):
+        if not isinstance(self.classes, Iterable):
+            raise ValueError(f"classes must be names, one for each label, not {self.classes!r}")
         object.__setattr__(self, "images", _checked_images(self.images))
         object.__setattr__(self, "classes", tuple(self.classes))
         labels = _checked_labels(self.labels, len(self.images), len(self.classes))
@@ -107,10 +111,10 @@ def load(name, split="train", *, size=None, channels=1, most=None, root=None):
     Args:
         name: one of `NAMES`.
         split: "train" or "test".
-        size: pixels per side, at least 8; None takes the set's own.
+        size: pixels per side, from 8 to 256; None takes the set's own.
         channels: 1, or 3 equal ones.
         most: how many images to take at most, spread evenly over the split; None takes all.
-        root: a folder that holds the set's files, directly or in a subfolder of the set's name.
+        root: an existing folder with the set's files, directly or in a subfolder of the set's name.
             `~` and variables of the environment are expanded.
 
     Returns:
@@ -118,19 +122,21 @@ def load(name, split="train", *, size=None, channels=1, most=None, root=None):
 
     Raises:
         ValueError: an argument is none of the above.
-        DataError: a file is missing, broken, or cannot be downloaded.
+        DataError: `root` or a file is missing, broken, or cannot be downloaded.
     """
     source = _source(name)
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; known are {', '.join(SPLITS)}")
     if size is None:
         size = source.size
-    if not isinstance(size, numbers.Integral) or size < 8:
-        raise ValueError(f"size must be a whole number of at least 8 pixels, not {size!r}")
+    if not isinstance(size, numbers.Integral) or not 8 <= int(size) <= MOST_SIZE:
+        raise ValueError(f"size must be a whole number from 8 to {MOST_SIZE} pixels, not {size!r}")
     if channels not in (1, 3):
         raise ValueError(f"channels must be 1 or 3, not {channels!r}")
     if most is not None and (not isinstance(most, numbers.Integral) or most < 1):
         raise ValueError(f"most must be a whole number of at least 1 image, not {most!r}")
+    if root is not None and not files.expanded(root).exists():
+        raise DataError(f"there is no folder {root}")  # a typo; nothing is downloaded into it
     images, labels = source.read(split, int(size), root)
     if most is not None and most < len(images):
         taken = np.linspace(0, len(images) - 1, most).astype(int)
@@ -142,7 +148,7 @@ def load(name, split="train", *, size=None, channels=1, most=None, root=None):
 def fetch(name, root=None):
     """Make sure that a data set's files are here and whole; download what is missing.
 
-    Downloads go to `root` where given, else to the user's cache.
+    Downloads go to `root` where given, which is made where there is none, else to the user's cache.
 
     Returns:
         The paths of the files; empty for a set that has none.

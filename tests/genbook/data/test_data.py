@@ -73,7 +73,7 @@ def test_three_channels_are_equal():
             "unknown data set 'letters'; known are digits, mnist, hanzi, strokes",
         ),
         ({"name": "digits", "split": "dev"}, "unknown split 'dev'; known are train, test"),
-        ({"name": "digits", "size": 7}, "size must be .* at least 8 pixels, not 7"),
+        ({"name": "digits", "size": 7}, "size must be .* from 8 to 256 pixels, not 7"),
         ({"name": "digits", "size": 16.0}, "size must be a whole number"),
         ({"name": "digits", "channels": 2}, "channels must be 1 or 3, not 2"),
     ],
