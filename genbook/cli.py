@@ -12,7 +12,7 @@ import warnings
 import numpy as np
 from PIL import Image
 
-from genbook import accelerate, data
+from genbook import __version__, accelerate, data
 from genbook.data import files
 from genbook.lab.assignments import AssignmentError
 from genbook.training import spec
@@ -57,9 +57,17 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message):
         self.exit(2, f"genbook: {message} (see {self.prog} --help)\n")
 
+    def parse_known_args(self, args=None, namespace=None):
+        """Refuse what is unknown here, where `prog` has the subcommand in it."""
+        namespace, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return namespace, unknown
+
 
 def _parser():
     parser = _Parser(prog="genbook", description="Data and models of the book, from the shell.")
+    parser.add_argument("--version", action="version", version=f"genbook {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
     data_parser = commands.add_parser("data", help="fetch or look at a data set")
     _add_data_actions(data_parser.add_subparsers(required=True, metavar="action"))
@@ -80,7 +88,7 @@ def _add_data_actions(actions):
         _add_root(action)
     show.add_argument("--split", choices=data.SPLITS, default="train")
     show.add_argument("--size", type=_size, help="pixels per side (default: the set's own)")
-    show.add_argument("--out", type=_path, metavar="FILE.png", help="for a contact sheet")
+    show.add_argument("--out", type=_png, metavar="FILE.png", help="for a contact sheet")
 
 
 def _add_root(parser):
@@ -96,9 +104,9 @@ def _add_train_arguments(parser):
     add("--data", choices=data.NAMES, default="digits", metavar="NAME", help=one_of + default)
     _add_root(parser)
     add("--size", type=_size, help="pixels per side, a multiple of 4")
-    add("--steps", type=_whole(1))
+    add("--steps", type=_whole(1), help="of training (default: the book's, for this data set)")
     add("--batch-size", type=_whole(1), metavar="B", help="images per step, of all processes")
-    add("--lr", type=float, help="the peak of the learning rate")
+    add("--lr", type=float, help="the peak of the learning rate (default: the book's)")
     add("--seed", type=_whole(0), default=0)
     add("--prediction", choices=spec.PREDICTIONS, help="of a diffusion model (default: v)")
     add("--out", type=_path, metavar="FOLDER", help="for all files (default: MODEL-DATA)")
@@ -114,8 +122,13 @@ def _add_sample_arguments(parser):
     parser.set_defaults(run=_sample)
     default = "(default: %(default)s)"
     add = parser.add_argument
-    add("file", type=_path, metavar="MODEL.safetensors", help="what genbook train has made")
-    add("--out", type=_path, metavar="FILE.png", required=True, help="the contact sheet")
+    add(
+        "file",
+        type=_path,
+        metavar="MODEL.safetensors",
+        help="what genbook train has made, or its folder",
+    )
+    add("--out", type=_png, metavar="FILE.png", required=True, help="the contact sheet")
     add("--count", type=_whole(1), default=64, metavar="N", help=default)
     add("--seed", type=_whole(0), default=0)
     add("--steps", type=_whole(1), default=50, help=f"of DDIM, for a diffusion model {default}")
@@ -146,24 +159,35 @@ def _add_assignment_actions(actions):
     export.add_argument("out", metavar="OUT", help="the folder with what was graded")
 
 
-def _whole(least):
-    """The argparse type of a whole number of at least `least`."""
+def _whole(least, most=math.inf):
+    """The argparse type of a whole number from `least` to `most`."""
 
     def number(text):
         value = int(text) if text.isascii() and text.isdecimal() else -1
-        if value < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+        if not least <= value <= most:
+            limits = f"of at least {least}" if most == math.inf else f"from {least} to {most}"
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number {limits}")
         return value
 
     return number
 
 
-_size = _whole(8)
+_size = _whole(8, data.MOST_SIZE)
 
 
 def _path(text):
     """The argparse type of a path: the shell leaves `~` alone in --out=~/sheet.png."""
     return str(files.expanded(text))
+
+
+def _png(text):
+    """The argparse type of a picture to be written, so that nothing is computed in vain."""
+    path = files.expanded(text)
+    if path.suffix.lower() != ".png":
+        raise argparse.ArgumentTypeError(f"{text!r} does not end in .png")
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {path.parent}")
+    return str(path)
 
 
 def _fetch(args):
@@ -198,6 +222,8 @@ def _train(args):
 def _sample(args):
     from genbook import models
 
+    if os.path.isdir(args.file):
+        args.file = os.path.join(args.file, "model.safetensors")
     with _one_line_errors(), accelerate.enabled():
         images = models.sample(
             args.file, args.count, args.seed, args.steps, args.guidance, args.root

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from tqdm import tqdm
 
+import genbook
 from genbook import cli, data
 from genbook.data import mnist
 
@@ -93,16 +94,20 @@ def test_fetch_prints_the_paths(monkeypatch, tmp_path, capsys):
         ("data show", 2, "required: name"),
         ("data show letters", 2, "invalid choice: 'letters'"),
         ("data show digits --split dev", 2, "invalid choice: 'dev'"),
-        ("data show digits --size 7", 2, "'7' is not a whole number of at least 8"),
+        ("data show digits --size 7", 2, "'7' is not a whole number from 8 to 256"),
+        ("data show digits --size 9999999", 2, "'9999999' is not a whole number from 8 to 256"),
         ("data show digits --size big", 2, "'big' is not a whole number"),
         ("data show digits --colour", 2, "unrecognized arguments: --colour"),
         ("data fetch hanzi", 1, "kaggle.com"),
         ("data show hanzi", 1, "kaggle.com"),
         ("data fetch mnist", 1, "cannot download"),
-        ("data show digits --out no/such/folder/sheet.png", 1, "no/such/folder/sheet.png"),
+        ("data show digits --out no/such/folder/sheet.png", 2, "there is no folder no/such/folder"),
+        ("data show mnist --root no-such-folder", 1, "there is no folder no-such-folder"),
+        ("train vae --data mnist --root no-such-folder", 1, "there is no folder no-such-folder"),
         ("train", 2, "required: model"),
         ("train gan", 2, "invalid choice: 'gan'"),
         ("train vae --data letters", 2, "invalid choice: 'letters'"),
+        ("train vae --epochs 5", 2, "arguments: --epochs 5 (see genbook train --help)"),
         ("train vae --steps 0", 2, "'0' is not a whole number of at least 1"),
         ("train vae --nproc 0", 2, "'0' is not a whole number of at least 1"),
         ("train vae --nproc 9999", 1, "9999 processes are too many for"),
@@ -117,6 +122,9 @@ def test_fetch_prints_the_paths(monkeypatch, tmp_path, capsys):
         ("sample", 2, "required: MODEL.safetensors, --out"),
         ("sample no-such-file --out sheet.png", 1, "cannot read no-such-file"),
         ("sample pyproject.toml --out sheet.png", 1, "damaged or no checkpoint"),
+        ("sample tests --out sheet.png", 1, "cannot read tests/model.safetensors"),
+        ("sample x --out sheet.jpg", 2, "'sheet.jpg' does not end in .png"),
+        ("sample x --out no-such-folder/s.png", 2, "there is no folder no-such-folder"),
         ("sample x --out sheet.png --count 0", 2, "'0' is not a whole number of at least 1"),
     ],
 )
@@ -160,6 +168,13 @@ def test_a_training_that_is_interrupted_says_how_to_go_on(tmp_path, capsys, monk
     assert "--resume" in last
     monkeypatch.undo()
     assert cli.main([*train, "--resume"]) == 0
+
+
+def test_the_package_is_a_command(capsys):
+    command = [sys.executable, "-m", "genbook", "--version"]
+    home = Path(cli.__file__).parents[1]
+    done = subprocess.run(command, cwd=home, capture_output=True, text=True, check=True)
+    assert done.stdout == f"genbook {genbook.__version__}\n"
 
 
 def test_help_lists_the_data_sets(capsys):
