@@ -277,9 +277,15 @@ def test_there_is_nothing_to_export(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "folder, says", [("missing", "is not a folder"), ("", "holds no notebooks")]
+    "folder, says",
+    [
+        ("missing", "is not a folder"),
+        ("submissions", "holds no notebooks"),
+        ("", "holds no notebooks"),  # but a folder
+    ],
 )
 def test_a_folder_without_submissions(folder, says, tmp_path, capsys):
     out = tmp_path / "out"
+    (tmp_path / "submissions").mkdir()
     assert cli.main(["assignment", "grade", os.path.join(tmp_path, folder), str(out)]) == 1
     assert says in capsys.readouterr().err and not out.exists()

@@ -36,7 +36,7 @@ def grade(submissions, out, seconds=300.0, memory=4 * 10**9, report=print):
     from .submissions import find, notebooks, without_points
 
     out = Path(out)
-    if not find(submissions, ()):
+    if not any(one.path.is_file() for one in find(submissions, ())):
         raise AssignmentError(f"{submissions} holds no notebooks")
     if not (out / "source").exists():
         build(out)
