@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import files
 from .digits import DIGITS, read_digits
 from .files import DataError
 from .hanzi import fetch_hanzi, hanzi_files, read_hanzi
@@ -135,8 +134,6 @@ def load(name, split="train", *, size=None, channels=1, most=None, root=None):
         raise ValueError(f"channels must be 1 or 3, not {channels!r}")
     if most is not None and (not isinstance(most, numbers.Integral) or most < 1):
         raise ValueError(f"most must be a whole number of at least 1 image, not {most!r}")
-    if root is not None and not files.expanded(root).exists():
-        raise DataError(f"there is no folder {root}")  # a typo; nothing is downloaded into it
     images, labels = source.read(split, int(size), root)
     if most is not None and most < len(images):
         taken = np.linspace(0, len(images) - 1, most).astype(int)

@@ -43,6 +43,12 @@ def expanded(path):
     return Path(text)
 
 
+def require_root(root):
+    """Raise DataError for a folder to read from that is not there: a download would make it."""
+    if root is not None and not expanded(root).exists():
+        raise DataError(f"there is no folder {root}")
+
+
 def places(folders, root=None):
     """Yield the folders that may hold a set's files, in the order of search.
 

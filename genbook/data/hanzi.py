@@ -41,6 +41,7 @@ class Archive(NamedTuple):
 
 def read_hanzi(split, size, root):
     """Chinese numerals by 100 writers (K. Nazarpour and M. Chen, Newcastle University, 2017)."""
+    files.require_root(root)
     archive, index = _open(root)
     images = _images(archive, index, size)
     # Every fifth writer is for the test, so that no hand is in both splits.

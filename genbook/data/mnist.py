@@ -28,6 +28,7 @@ FOLDERS = ("", "mnist", "raw", "MNIST/raw", "mnist/raw")  # torchvision's is MNI
 
 def read_mnist(split, size, root):
     """70,000 digits, 28x28 (LeCun, Bottou, Bengio and Haffner, Proc. IEEE 86(11), 1998)."""
+    files.require_root(root)
     prefix = "train" if split == "train" else "t10k"
     (_, images), (_, labels) = (
         _file(f"{prefix}-{kind}", root) for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")

@@ -103,6 +103,7 @@ def test_fetch_prints_the_paths(monkeypatch, tmp_path, capsys):
         ("data fetch mnist", 1, "cannot download"),
         ("data show digits --out no/such/folder/sheet.png", 2, "there is no folder no/such/folder"),
         ("data show mnist --root no-such-folder", 1, "there is no folder no-such-folder"),
+        ("data show hanzi --root no-such-folder", 1, "there is no folder no-such-folder"),
         ("train vae --data mnist --root no-such-folder", 1, "there is no folder no-such-folder"),
         ("train", 2, "required: model"),
         ("train gan", 2, "invalid choice: 'gan'"),
