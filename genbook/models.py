@@ -27,7 +27,11 @@ def save(file, model, metadata, diffusion=None):
 
     metadata: a dict for JSON; `sample` needs "data" (the data set's name), "size" (pixels per
     side), "channels" and "classes". diffusion: the GaussianDiffusion that a UNet was trained for.
+    Raises ValueError for a model that was made in another way.
     """
+    if not hasattr(model, "arguments"):
+        name = type(model).__name__
+        raise ValueError(f"make the {name} by genbook.training.checkpoint.build({name}, ...)")
     arrays = {f"model.{k}": v.numpy() for k, v in model.state_dict().items()}
     network = {"network": type(model).__name__, "arguments": model.arguments}
     if diffusion is not None:
@@ -57,7 +61,9 @@ def load(file):
         if network is UNet:
             like["diffusion.betas"] = f"float64 [{metadata['timesteps']}]"
     except Exception as error:  # whatever a network says to arguments that make no sense
-        raise CheckpointError(f"{file} holds no model that can be built") from error
+        raise CheckpointError(
+            f"{file} holds no model that can be built; is there a model.safetensors?"
+        ) from error
     arrays, metadata = checkpoint.read(file, like)
     diffusion = None
     if network is UNet:

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import numbers
 import time
 import warnings
 
@@ -52,19 +53,20 @@ def fit(
     """Train `model` for `steps` steps of Adam and return the history of the losses.
 
     loss: maps (model, *batch) to a scalar tensor to minimise, or to a dict of scalar tensors whose
-    entry "loss" is minimised. data: numpy arrays [N, ...], usually images and perhaps their labels;
-    each step draws the same `batch_size` rows of all of them, without replacement until all were
-    seen. lr: the peak learning rate, see `learning_rate`. ema: decay of the moving average of the
-    weights, in (0, 1); the model is left with the averaged weights. seed: of the batches and of all
-    noise that the loss draws. name: shown with the progress. hooks: a list of `Hook`; by default
-    the progress is printed.
+    entry "loss" is minimised. data: arrays [N, ...], usually images and perhaps their labels; each
+    step draws the same `batch_size` rows of all of them, without replacement until all were seen,
+    and floats become float32. lr: the peak learning rate, see `learning_rate`. ema: decay of the
+    moving average of the weights, in (0, 1); the model is left with the averaged weights. seed: of
+    the batches and of all noise that the loss draws. name: shown with the progress. hooks: a list
+    of `Hook`; by default the progress is printed.
 
     Returns a dict of float64 arrays [steps]: an entry for each loss, and "seconds", the time since
     the start. Leaves the model in evaluation mode and Paddle's generator as `paddle.seed(seed)`
     sets it. Raises ValueError for a bad argument, TrainingError where loss or weights are not
-    finite.
+    finite, and where the loss raises ValueError after the first step.
     """
-    require_valid(data, steps, batch_size, ema)
+    require_valid(data, steps, batch_size, lr, ema, seed)
+    arrays = [np.asarray(array) for array in data]
     hooks = [PrintProgress()] if hooks is None else hooks
     training = Training(model, max(1, round(steps * STEPS_SCALE)), lr, ema, seed, name)
     model.train()
@@ -80,8 +82,14 @@ def fit(
             index = next(indices)  # [B]
             for hook in hooks:
                 index = hook.on_batch(training, index)
-            batch = [paddle.to_tensor(array[index]) for array in data]  # [B, ...] each
-            losses = scalars(loss(model, *batch))
+            batch = [as_tensor(array[index]) for array in arrays]  # [B, ...] each
+            try:
+                losses = scalars(loss(model, *batch))
+            except ValueError as error:
+                if step == 0:
+                    raise
+                problem = f"the loss failed at step {step}: {error}; is lr too high?"
+                raise TrainingError(problem) from error
             losses["loss"].backward()
             losses = {key: float(value) for key, value in losses.items()}
             for hook in hooks:
@@ -105,8 +113,9 @@ class Training:
     """A training in progress: all that changes from step to step."""
 
     def __init__(self, model, steps, lr, ema, seed, name):
-        self.model, self.steps, self.lr, self.seed, self.name = model, steps, lr, seed, name
-        self.optimizer = paddle.optimizer.Adam(lr, parameters=model.parameters())
+        self.model, self.steps, self.lr = model, steps, float(lr)
+        self.seed, self.name = seed, name
+        self.optimizer = paddle.optimizer.Adam(self.lr, parameters=model.parameters())
         self.average = MovingAverage(model, ema) if ema else None
         self.step = 0  # the number of steps taken
         self.rows = []  # of the history, one for each step
@@ -179,26 +188,39 @@ def noise_seed(seed, step, rank=0):
     return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0])
 
 
+def as_tensor(array):
+    """A batch of numbers as a tensor; floats of any precision become float32, as weights are."""
+    return paddle.to_tensor(array, dtype="float32" if array.dtype.kind == "f" else None)
+
+
 def scalars(losses):
     """What a loss function returned, as a dict of scalar tensors; else raise ValueError."""
     if not isinstance(losses, dict):
         losses = {"loss": losses}
-    if "loss" not in losses or any(value.size != 1 for value in losses.values()):
-        shapes = {key: list(value.shape) for key, value in losses.items()}
-        raise ValueError(f'the loss must give scalars, one of them "loss"; got {shapes}')
+    tensors = all(map(paddle.is_tensor, losses.values()))
+    if "loss" not in losses or not tensors or any(value.size != 1 for value in losses.values()):
+        found = {k: list(v.shape) if paddle.is_tensor(v) else v for k, v in losses.items()}
+        raise ValueError(f'the loss must give scalar tensors, one of them "loss"; got {found}')
     return losses
 
 
-def require_valid(data, steps, batch_size, ema):
+def require_valid(data, steps, batch_size, lr, ema, seed):
     """Raise ValueError for arguments with which `fit` cannot work."""
+    if any(np.ndim(array) == 0 for array in data):
+        kinds = [type(array).__name__ for array in data]
+        raise ValueError(f"data must be arrays, as the images of a Dataset are, got {kinds}")
     if len({len(array) for array in data}) != 1:
         raise ValueError(f"data must be arrays of one length, got {[len(a) for a in data]}")
-    if not 1 <= batch_size <= len(data[0]):
+    whole = (("steps", steps, 1), ("batch_size", batch_size, 1), ("seed", seed, 0))
+    for name, number, least in whole:
+        if not isinstance(number, numbers.Integral) or number < least:
+            raise ValueError(f"{name} must be a whole number of at least {least}, got {number!r}")
+    if batch_size > len(data[0]):
         raise ValueError(
             f"batch_size must be from 1 to the {len(data[0])} images, got {batch_size}"
         )
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
+    if not 0 < lr < math.inf:
+        raise ValueError(f"lr must be above 0, got {lr}")
     if ema is not None and not 0 < ema < 1:
         raise ValueError(f"ema must be between 0 and 1, got {ema}")
 

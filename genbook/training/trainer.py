@@ -53,7 +53,7 @@ def fit(
     CheckpointError where a checkpoint cannot be written or resumed, and TypeError where the
     fingerprint cannot cover something that the training depends on.
     """
-    loop.require_valid(data, steps, batch_size, ema)
+    loop.require_valid(data, steps, batch_size, lr, ema, seed)
     if batch_size % ranks.count():
         raise ValueError(
             f"batch_size must be a multiple of the {ranks.count()} processes, got {batch_size}"
