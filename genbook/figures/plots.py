@@ -59,9 +59,12 @@ def _tiles(images):
     images = np.asarray(images)
     if images.ndim != 4 or images.shape[1] not in (1, 3) or images.size == 0:
         raise ValueError(f"images must be [N, 1 or 3, H, W], got {list(images.shape)}")
-    if images.dtype.kind != "f" and (images.min() < 0 or images.max() > 1):
-        raise ValueError(f"images must be in [0, 1], got {images.dtype} up to {images.max()}")
-    images = np.clip(_numbers(images).astype(np.float32), 0.0, 1.0)
+    least, most = _numbers(images).min(), images.max()
+    # Noise goes beyond [0, 1] here and there, but not on average as other ranges do.
+    low, high = (images.mean(),) * 2 if images.dtype.kind == "f" else (least, most)
+    if low < -0.1 or high > 1.1:
+        raise ValueError(f"images must be in [0, 1], got {images.dtype} from {least} to {most}")
+    images = np.clip(images.astype(np.float32), 0.0, 1.0)
     tiles = images.transpose(0, 2, 3, 1)
     return np.broadcast_to(tiles, (*tiles.shape[:3], 3))
 
@@ -114,9 +117,7 @@ def image_rows(rows, column_labels=()):
 
     column_labels: written above the columns, as many as there are columns.
     """
-    if not rows:
-        raise ValueError("there are no rows to draw")
-    mosaics = {label: _mosaic(images, len(images)) for label, images in rows.items()}
+    mosaics = {label: _mosaic(images, len(images)) for label, images in _named(rows)}
     height = WIDTH * 0.8 * sum(m.shape[0] / m.shape[1] for m in mosaics.values()) * 1.06
     figure, axes = plt.subplots(
         len(rows),
@@ -153,6 +154,7 @@ def loss_curves(history, keys=("loss",), ylabel="nats per image"):
 
     history: dict of arrays [steps]. keys: which to draw.
     """
+    keys = [keys] if isinstance(keys, str) else keys
     missing = [key for key in keys if key not in history]
     if missing:
         raise ValueError(f"there are no {missing} among the losses {list(history)}")
@@ -197,7 +199,16 @@ def histograms(samples, bins=60, xlabel="", curve=None):
 
 def _dashed(ys):
     """For each of a dict: its label and values, with a colour and dashes."""
+    ys = dict(_named(ys))
     return zip(ys.keys(), ys.values(), cycle(COLOURS), cycle(DASHES), strict=False)
+
+
+def _named(parts):
+    """The items of a dict of label -> what to draw; ValueError for anything else, or none."""
+    if not isinstance(parts, dict) or not parts:
+        found = type(parts).__name__
+        raise ValueError(f"expected a dict with labels of what to draw, got {found} {parts!r:.60}")
+    return parts.items()
 
 
 @_styled
@@ -208,7 +219,7 @@ def latent_scatter(panels, labels, classes):
     letter is also the mark of its codes.
     """
     labels = _numbers(labels, [None])
-    panels = {title: _numbers(codes, [len(labels), 2]) for title, codes in panels.items()}
+    panels = {title: _numbers(codes, [len(labels), 2]) for title, codes in _named(panels)}
     figure, axes = plt.subplots(
         len(panels),
         1,
@@ -256,8 +267,9 @@ def planes(panels, limit):
     are comparable within a panel only; "paths" [T, N, 2], each ending in a dot. limit: the axes
     go from -limit to limit.
     """
-    if not panels or not limit > 0:
-        raise ValueError(f"cannot draw {len(panels)} panels with {limit=}")
+    panels = dict(_named(panels))
+    if not limit > 0:
+        raise ValueError(f"limit must be above 0, got {limit}")
     rows = -(-len(panels) // 2)
     figure, axes = plt.subplots(
         rows, 2, figsize=(WIDTH, rows * (WIDTH / 2 + 0.1)), squeeze=False, layout="constrained"

@@ -110,7 +110,7 @@ def test_tensors_are_drawn_as_arrays():
 
 
 def test_values_beyond_the_range_are_black_or_white():
-    mosaic = plots._mosaic(np.array([[[[-3.0, 7.0]]]]), 1)
+    mosaic = plots._mosaic(np.array([[[[-3.0, 4.0]]]]), 1)
     assert (mosaic[..., :28, 0] == 0).all() and (mosaic[..., 28:, 0] == 1).all()
 
 
