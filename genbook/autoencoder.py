@@ -41,7 +41,7 @@ class AutoEncoder(nn.Layer):
         """
         x = _maps(x, self.in_channels)
         if x.shape[2] % 4 or x.shape[3] % 4:
-            raise ValueError(f"sides must be multiples of 4, got {x.shape[2:]}")
+            raise ValueError(f"sides must be multiples of 4, got {list(x.shape[2:])}")
         return self.encoder(x)
 
     def decode(self, z):
@@ -68,9 +68,10 @@ def draw_codes(codes, n):
 
 def _maps(x, channels):
     """x as float32; ValueError unless it is a tensor [N, channels, H, W] of floats."""
-    if not paddle.is_tensor(x) or not x.is_floating_point():
-        kind = getattr(x, "dtype", type(x).__name__)
-        raise ValueError(f"a tensor of floats is expected, got {kind}")
+    if not paddle.is_tensor(x):
+        raise ValueError(f"a tensor is expected, got {type(x)}; use paddle.to_tensor")
+    if not x.is_floating_point():
+        raise ValueError(f"a tensor of floats is expected, got {x.dtype}")
     if x.ndim != 4 or x.shape[1] != channels:
         raise ValueError(f"expected [N, {channels}, H, W], got {list(x.shape)}")
     return x.astype("float32") if x.dtype == paddle.float64 else x

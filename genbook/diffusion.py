@@ -253,10 +253,11 @@ class GaussianDiffusion:
     def ddim_timesteps(self, steps):
         """`steps` steps spread evenly from T - 1 down to 0, int64 [steps].
 
-        Raises ValueError unless 1 <= steps <= T.
+        Raises ValueError unless steps is a whole number from 1 to T.
         """
         if not isinstance(steps, (int, np.integer)) or not 1 <= steps <= self.timesteps:
-            raise ValueError(f"steps must be from 1 to {self.timesteps}, got {steps}")
+            most = self.timesteps
+            raise ValueError(f"steps must be whole, from 1 to {most}, got {steps!r}")
         return np.linspace(self.timesteps - 1, 0, steps).round().astype(np.int64)
 
     def ddim_sample_progressive(self, model, shape, steps, eta=0.0):
@@ -329,7 +330,7 @@ def _shown_or_hidden(labels, most):
 def _check_count(n, name):
     """Raise ValueError unless n is a whole number of at least 1."""
     if not isinstance(n, (int, np.integer)) or n < 1:
-        raise ValueError(f"{name} must be a whole number from 1, got {n}")
+        raise ValueError(f"{name} must be a whole number from 1, got {n!r}")
 
 
 def _check_shapes(t, *images):

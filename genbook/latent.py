@@ -100,9 +100,10 @@ class CodeDenoiser(nn.Layer):
 
 def _codes(x, width):
     """x as float32; ValueError unless it is a tensor [N, width] of floats."""
-    if not paddle.is_tensor(x) or not x.is_floating_point():
-        kind = getattr(x, "dtype", type(x).__name__)
-        raise ValueError(f"a tensor of floats is expected, got {kind}")
+    if not paddle.is_tensor(x):
+        raise ValueError(f"a tensor is expected, got {type(x)}; use paddle.to_tensor")
+    if not x.is_floating_point():
+        raise ValueError(f"a tensor of floats is expected, got {x.dtype}")
     if x.ndim != 2 or x.shape[1] != width:
         raise ValueError(f"expected [N, {width}], got {list(x.shape)}")
     return x.astype("float32") if x.dtype == paddle.float64 else x

@@ -99,7 +99,7 @@ class UNet(nn.Layer):
         """
         x_t = _pictures(x_t, self.channels)
         if x_t.shape[2] % 4 or x_t.shape[3] % 4:
-            raise ValueError(f"sides must be multiples of 4, got {x_t.shape[2:]}")
+            raise ValueError(f"sides must be multiples of 4, got {list(x_t.shape[2:])}")
         if labels is None:
             labels = paddle.full([x_t.shape[0]], self.classes, dtype="int64")
         t = _indices(t, len(x_t), "t")
@@ -118,9 +118,10 @@ class UNet(nn.Layer):
 
 def _pictures(x, channels):
     """x as float32; ValueError unless it is a tensor [N, channels, H, W] of floats."""
-    if not paddle.is_tensor(x) or not x.is_floating_point():
-        kind = getattr(x, "dtype", type(x).__name__)
-        raise ValueError(f"a tensor of floats is expected, got {kind}")
+    if not paddle.is_tensor(x):
+        raise ValueError(f"a tensor is expected, got {type(x)}; use paddle.to_tensor")
+    if not x.is_floating_point():
+        raise ValueError(f"a tensor of floats is expected, got {x.dtype}")
     if x.ndim != 4 or x.shape[1] != channels:
         raise ValueError(f"expected [N, {channels}, H, W], got {list(x.shape)}")
     return x.astype("float32") if x.dtype == paddle.float64 else x

@@ -117,8 +117,8 @@ class VAE(nn.Layer):
     image_shape: (C, H, W) of the images, which are in [0, 1]. hidden: the widths of the
     encoder's hidden layers; the decoder has them in reverse. latent_dim: J. classes:
     how many labels there are that encoder and decoder are told, 0 for a VAE without.
-    Raises ValueError where labels are given to a VAE without or not to one with, and
-    for images, codes and labels of another shape, type or range.
+    Raises ValueError for sizes of another form, where labels are given to a VAE without
+    or not to one with, and for images, codes and labels of another shape or range.
     Source for labels: Kingma et al. (2014), arXiv:1406.5298, section 2, model M2.
     """
 
@@ -126,6 +126,9 @@ class VAE(nn.Layer):
         self, image_shape=(1, 16, 16), hidden=(400,), latent_dim=20, classes=0
     ):
         super().__init__()
+        if len(image_shape) != 3 or isinstance(hidden, int) or latent_dim < 1:
+            found = f"{image_shape=}, {hidden=}, {latent_dim=}"
+            raise ValueError(f"expected (C, H, W), (width, ...) and J, got {found}")
         self.image_shape = tuple(image_shape)
         self.latent_dim, self.classes = latent_dim, classes
         pixels = image_shape[0] * image_shape[1] * image_shape[2]
@@ -158,7 +161,8 @@ class VAE(nn.Layer):
     def _with_labels(self, rows, labels):
         """Rows [N, D], each with a 1 at the place of its label: [N, D + classes]."""
         if (labels is None) != (self.classes == 0):
-            raise ValueError(f"a VAE with {self.classes} classes got labels={labels}")
+            takes = "needs" if self.classes else "takes no"
+            raise ValueError(f"a VAE with {self.classes} classes {takes} labels")
         if not self.classes:
             return rows
         labels = _labels_of(labels, len(rows), self.classes)
@@ -172,7 +176,9 @@ def _hidden_layers(widths):
 
 
 def _same_shape(first, *others):
-    """Raise ValueError for tensors of different shapes, which would broadcast."""
+    """Raise ValueError unless these are tensors of one shape; others may broadcast."""
+    if not all(paddle.is_tensor(x) for x in (first, *others)):
+        raise ValueError("tensors are expected; use paddle.to_tensor")
     if any(list(x.shape) != list(first.shape) for x in others):
         shapes = [list(x.shape) for x in (first, *others)]
         raise ValueError(f"tensors must have one shape, got {shapes}")
@@ -187,9 +193,10 @@ def _in_unit_range(x, name):
 
 def _floats(x, shape):
     """x as float32; ValueError unless it is a tensor [N, *shape] of floats."""
-    if not paddle.is_tensor(x) or not x.is_floating_point():
-        kind = getattr(x, "dtype", type(x).__name__)
-        raise ValueError(f"a tensor of floats is expected, got {kind}")
+    if not paddle.is_tensor(x):
+        raise ValueError(f"a tensor is expected, got {type(x)}; use paddle.to_tensor")
+    if not x.is_floating_point():
+        raise ValueError(f"a tensor of floats is expected, got {x.dtype}")
     if list(x.shape[1:]) != list(shape) or x.ndim != 1 + len(shape):
         sides = ", ".join(map(str, shape))
         raise ValueError(f"expected [N, {sides}], got {list(x.shape)}")

@@ -504,7 +504,7 @@ def test_what_is_wrong_with_a_prediction_or_a_step_is_told(diffusion):
         GaussianDiffusion([0.1], "x0")
     with pytest.raises(IndexError, match=rf"^t must be from 0 to {T - 1}, got 3 to {T}$"):
         diffusion.q_sample(paddle.zeros([2, 1]), paddle.to_tensor([3, T]))
-    with pytest.raises(ValueError, match=rf"^steps must be from 1 to {T}, got 0$"):
+    with pytest.raises(ValueError, match=rf"^steps must be whole, from 1 to {T}, got 0$"):
         diffusion.ddim_timesteps(0)
 
 

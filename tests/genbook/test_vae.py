@@ -212,9 +212,9 @@ def test_labels_reach_encoder_and_decoder():
 
 def test_labels_are_given_where_they_are_expected_and_nowhere_else():
     x, labels = paddle.rand([1, 1, 8, 8]), paddle.to_tensor([2])
-    with pytest.raises(ValueError, match="4 classes got labels=None"):
+    with pytest.raises(ValueError, match="4 classes needs labels"):
         VAE((1, 8, 8), (16,), 3, classes=4)(x)
-    with pytest.raises(ValueError, match="0 classes got labels="):
+    with pytest.raises(ValueError, match="0 classes takes no labels"):
         VAE((1, 8, 8), (16,), 3)(x, labels=labels)
 
 
@@ -271,7 +271,7 @@ def test_regions_are_split_at_one_half_and_weigh_alike_by_default():
 
 def test_what_is_wrong_with_the_labels_is_told():
     x = paddle.rand([1, 1, 16, 16])
-    with pytest.raises(ValueError, match=r"^a VAE with 4 classes got labels=None$"):
+    with pytest.raises(ValueError, match=r"^a VAE with 4 classes needs labels$"):
         VAE(classes=4).encode(x)
 
 

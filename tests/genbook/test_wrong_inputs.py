@@ -11,6 +11,7 @@ import numpy as np
 import paddle
 import pytest
 
+from genbook import models
 from genbook.autoencoder import AutoEncoder, draw_codes
 from genbook.data import Dataset, effort, fetch, files_of, load, strokes
 from genbook.data.augmentation import distorted
@@ -27,6 +28,7 @@ from genbook.evaluation import metrics
 from genbook.evaluation.judge import Judge, train_judge
 from genbook.figures import interactive, plots
 from genbook.latent import CodeDenoiser, CodeScale
+from genbook.training.loop import TrainingError, fit
 from genbook.training.recipes import steps_for
 from genbook.training.recipes.autoencoder import train_autoencoder
 from genbook.training.recipes.diffusion import train_diffusion
@@ -72,6 +74,11 @@ def whole(*numbers):
     return paddle.to_tensor(numbers)
 
 
+def trained(*data, loss=vae_loss, lr=1e-3, **settings):
+    data = data or (IMAGES,)
+    return fit(PLAIN, loss, *data, **{"steps": 2, "batch_size": 2, "lr": lr, **settings})
+
+
 # name: (call, what the message says)
 REFUSED = {
     # data
@@ -89,11 +96,13 @@ REFUSED = {
     "float labels": (partial(dataset, labels=LABELS / 1.0), "labels must be whole numbers [4]"),
     "one-hot labels": (partial(dataset, labels=np.eye(3)[LABELS]), "labels must be whole"),
     "too few labels": (partial(dataset, labels=LABELS[:3]), "whole numbers [4], one for each"),
+    "number of classes": (partial(dataset, classes=3), "classes must be names, one for each label"),
     "unknown set": (partial(load, "letters"), "unknown data set 'letters'; known are"),
     "unknown to fetch": (partial(fetch, "letters"), "unknown data set"),
     "files of no set": (partial(files_of, 7), "unknown data set 7"),
     "size": (partial(load, "digits", size=8.0), "size must be a whole number"),
     "half a numeral": (partial(strokes.draw, 2.5), "n must be a whole number"),
+    "huge images": (partial(load, "digits", size=9_999_999), "from 8 to 256 pixels"),
     "numeral of half a pixel": (partial(strokes.draw, 2, size=8.5), "size must be a whole number"),
     "blank scan": (partial(redraw, np.zeros((64, 64), "uint8"), 28), "expected ink"),
     "scan of floats": (partial(redraw, np.ones((64, 64)), 28), "expected ink, uint8"),
@@ -101,8 +110,19 @@ REFUSED = {
     "no steps": (lambda: steps_for(dataset(), 100, 0), "steps must be at least 1, got 0"),
     "no autoencoder steps": (lambda: train_autoencoder(dataset(), steps=0), "at least 1, got 0"),
     "no diffusion steps": (lambda: train_diffusion(dataset(), PROCESS, steps=-1), "at least 1"),
+    # training
+    "a Dataset to fit": (lambda: trained(dataset()), "as the images of a Dataset are"),
+    "nothing to fit": (lambda: fit(PLAIN, vae_loss, steps=1), "arrays of one length, got []"),
+    "lr 0": (lambda: trained(lr=0), "lr must be above 0, got 0"),
+    "lr NaN": (lambda: trained(lr=float("nan")), "lr must be above 0"),
+    "half a step of training": (lambda: trained(steps=2.5), "steps must be a whole number"),
+    "half an image": (lambda: trained(batch_size=2.5), "batch_size must be a whole number"),
+    "no seed": (lambda: trained(seed=None), "seed must be a whole number of at least 0, got None"),
+    "loss None": (lambda: trained(loss=lambda *a: None), "scalar tensors, one of them"),
+    "loss of numbers": (lambda: trained(loss=lambda *a: 1.0), "got {'loss': 1.0}"),
+    "save what was not built": (lambda: models.save("x", PLAIN, {}), "checkpoint.build(VAE, ...)"),
     # autoencoder
-    "encode an array": (lambda: AutoEncoder(1).encode(IMAGES), "a tensor of floats"),
+    "encode an array": (lambda: AutoEncoder(1).encode(IMAGES), "use paddle.to_tensor"),
     "encode bytes": (lambda: AutoEncoder(1)((255 * X).astype("uint8")), "a tensor of floats"),
     "another channel": (lambda: AutoEncoder(3)(X), "expected [N, 3, H, W], got [4, 1, 8, 8]"),
     "no channel": (lambda: AutoEncoder(1)(FLAT), "expected [N, 1, H, W]"),
@@ -124,14 +144,20 @@ REFUSED = {
     "negative beta": (lambda: vae_loss(PLAIN, X, beta=-1.0), "beta must be at least 0"),
     "beta NaN": (lambda: vae_loss(PLAIN, X, beta=float("nan")), "beta must be at least 0"),
     "channels last in a VAE": (lambda: PLAIN(X.transpose([0, 2, 3, 1])), "expected [N, 1, 8, 8]"),
-    "array in a VAE": (lambda: PLAIN(IMAGES), "a tensor of floats is expected, got float32"),
+    "array in a VAE": (lambda: PLAIN(IMAGES), "got <class 'numpy.ndarray'>; use paddle.to"),
     "codes of another width": (lambda: PLAIN.decode(CODES[:, :2]), "expected [N, 3], got [4, 2]"),
     "VAE label K": (lambda: VAE_3(X, labels=Y + 1), "labels must be from 0 to 2, got 1 to 3"),
     "VAE label -1": (lambda: VAE_3.decode(CODES, Y - 1), "labels must be from 0 to 2, got -1"),
     "VAE label of half": (lambda: VAE_3(X, labels=Y / 2), "labels must be whole numbers [4]"),
     "too few VAE labels": (lambda: VAE_3(X, labels=Y[:1]), "labels must be whole numbers [4]"),
+    "labels for a VAE without": (lambda: PLAIN(X, labels=Y), "with 0 classes takes no labels"),
+    "VAE without channels": (lambda: VAE((16, 16)), "expected (C, H, W)"),
+    "VAE of one width": (lambda: VAE(hidden=400), "hidden=400"),
+    "VAE of no codes": (lambda: VAE(latent_dim=0), "latent_dim=0"),
+    "KL of arrays": (lambda: gaussian_kl(IMAGES, IMAGES), "tensors are expected"),
     # diffusion
     "no betas": (lambda: linear_beta_schedule(0), "timesteps must be a whole number from 1, got 0"),
+    "betas in words": (lambda: cosine_beta_schedule("10"), "a whole number from 1, got '10'"),
     "half a beta": (lambda: cosine_beta_schedule(2.5), "timesteps must be a whole number"),
     "clip 0": (lambda: GaussianDiffusion([0.1], clip=0), "clip must be above 0"),
     "t of half": (lambda: extract(PROCESS.betas, STEP / 2), "t must be whole numbers [N]"),
@@ -168,7 +194,10 @@ REFUSED = {
         "t_prev must be from -1",
     ),
     "eta -1": (lambda: PROCESS.ddim_sample(NOTHING, X, STEP, STEP - 1, -1.0), "eta must be at"),
-    "half a step": (lambda: PROCESS.ddim_timesteps(2.5), "steps must be from 1 to 10, got 2.5"),
+    "half a step": (
+        lambda: PROCESS.ddim_timesteps(5.0),
+        "steps must be whole, from 1 to 10, got 5.0",
+    ),
     "too many steps": (lambda: PROCESS.ddim_sample_loop(NOTHING, X.shape, 11), "from 1 to 10"),
     "hidden label K + 1": (lambda: hide_labels(Y + 2, 3), "labels must be from 0 to 3, got 2 to 4"),
     "hidden label -1": (lambda: hide_labels(Y - 1, 3), "labels must be from 0 to 3, got -1"),
@@ -181,7 +210,7 @@ REFUSED = {
     "embedding of a column": (lambda: timestep_embedding(STEP[:, None], 4), "expected t [N]"),
     "U-Net of width 12": (lambda: UNet(1, 12), "no such U-Net"),
     "U-Net with flat images": (lambda: UNET(FLAT, STEP), "expected [N, 1, H, W], got [4, 8, 8]"),
-    "U-Net with an array": (lambda: UNET(IMAGES, STEP), "a tensor of floats"),
+    "U-Net with an array": (lambda: UNET(IMAGES, STEP), "use paddle.to_tensor"),
     "U-Net with one t": (lambda: UNET(X, STEP[:1]), "t must be whole numbers [4]"),
     "U-Net with t -1": (lambda: UNET(X, STEP - 1), "t must be from 0"),
     "U-Net with label 4": (lambda: UNET(X, STEP, Y + 2), "labels must be from 0 to 3, got 2 to 4"),
@@ -228,10 +257,15 @@ REFUSED = {
     "bits of others": (lambda: metrics.bits_per_dimension([1.0], X), "1 bounds for 4 images"),
     # figures
     "grid of flat images": (lambda: plots.image_grid(FLAT), "images must be [N, 1 or 3, H, W]"),
-    "grid of bytes": (lambda: plots.image_grid((255 * IMAGES).astype("uint8")), "uint8 up to 2"),
+    "grid of bytes": (lambda: plots.image_grid((255 * IMAGES).astype("uint8")), "uint8 from 0"),
+    "grid of 0 to 255": (lambda: plots.image_grid(255 * X), "in [0, 1], got float32 from"),
+    "grid of -1 to 1": (lambda: plots.image_grid(X.square() * 2 - 1), "in [0, 1], got float32"),
     "grid of NaN": (lambda: plots.image_grid(NAN), "NaN"),
     "no columns": (lambda: plots.image_grid(X, 0), "columns must be at least 1"),
-    "no rows": (lambda: plots.image_rows({}), "no rows"),
+    "no rows": (lambda: plots.image_rows({}), "expected a dict"),
+    "rows without labels": (lambda: plots.image_rows([X]), "expected a dict with labels"),
+    "curves without labels": (lambda: plots.curves([1], [[1]]), "expected a dict with labels"),
+    "scatter without labels": (lambda: plots.latent_scatter([CODES], Y, CLASSES), "expected a d"),
     "unknown loss": (lambda: plots.loss_curves({"loss": [1.0]}, ["kl"]), "['kl']"),
     "short curve": (lambda: plots.curves([1, 2], {"a": [1]}), "'a' has the shape [1], x [2]"),
     "histogram of NaN": (lambda: plots.histograms({"a": [1, np.nan]}), "NaN"),
@@ -242,7 +276,7 @@ REFUSED = {
     ),
     "one cell": (lambda: plots.latent_plane(PLAIN.decode, cells=1), "cannot draw cells=1"),
     "points in 3 D": (lambda: plots.planes({"a": {"points": CODES}}, 2), "['N', 2]"),
-    "no panels": (lambda: plots.planes({}, 2), "cannot draw 0 panels"),
+    "no panels": (lambda: plots.planes({}, 2), "expected a dict"),
     "explorer of others": (lambda: interactive.explorer({"a": PLAIN}, {}, [], ()), "differ"),
     "explorer in 3 D": (
         lambda: interactive.explorer({"a": PLAIN}, {"a": CODES.numpy()}, LABELS, CLASSES),
@@ -345,6 +379,28 @@ def test_networks_take_float64_and_int32():
     same(DENOISER(CODES.astype("float64"), STEP.astype("int32"), small), DENOISER(CODES, STEP, Y))
     assert hide_labels(small, 3, share=0).dtype == paddle.int64
     same(PROCESS.q_sample(X, STEP.astype("int32"), X), PROCESS.q_sample(X, STEP, X))
+
+
+def test_training_takes_other_types_and_whole_rates():
+    def first_loss(images, lr):
+        paddle.seed(0)
+        model = VAE((1, 8, 8), hidden=(8,), latent_dim=3)
+        return fit(model, vae_loss, images, steps=2, batch_size=2, lr=lr)["loss"]
+
+    expected = first_loss(IMAGES, 1.0)
+    same(first_loss(IMAGES.astype("float64"), 1), expected)
+    same(first_loss(X, np.float32(1)), expected)
+    same(first_loss(IMAGES.tolist(), 1), expected)
+
+
+def test_a_training_that_diverges_says_so():
+    model = VAE((1, 8, 8), hidden=(8,), latent_dim=3)
+    with pytest.raises(TrainingError, match=r"at step \d+.*lr"):
+        fit(model, vae_loss, IMAGES, steps=30, batch_size=2, lr=1e6)
+
+
+def test_one_loss_may_be_drawn_by_its_name():
+    assert plots.loss_curves({"kl": np.ones(3)}, "kl").axes
 
 
 def test_the_judge_takes_tensors_and_float64():
