@@ -57,10 +57,11 @@ def enabled():
     """
     global _blocks, _before
     with _lock:
-        if not _blocks:
-            _before = _is_enabled
-        _blocks += 1
+        before = _is_enabled
         enable()
+        if not _blocks:
+            _before = before
+        _blocks += 1
     try:
         yield
     finally:

@@ -12,7 +12,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import paddle
 import safetensors.numpy
 from safetensors import SafetensorError, safe_open
 
@@ -95,17 +94,6 @@ def build(network, **arguments):
     model = network(**arguments)
     model.arguments = arguments
     return model
-
-
-def load_weights(model, weights):
-    """Put numpy `weights` (name -> array) into `model`; all names and shapes must match.
-
-    Raises CheckpointError that names the first difference: Paddle itself would only warn.
-    """
-    problem = difference(specs(weights), specs(model.state_dict()))
-    if problem:
-        raise CheckpointError(f"these weights are of another model: {problem}")
-    model.set_state_dict({k: paddle.to_tensor(v) for k, v in weights.items()})
 
 
 def specs(arrays):

@@ -44,8 +44,9 @@ class Checkpointer(Hook):
         if ranks.rank() == 0 and self.file.exists():
             try:
                 self._require_same(checkpoint.metadata(self.file))
-                found = checkpoint.read(self.file, checkpoint.specs(tensors(training)))
-                self._require_counters(training, *found)
+                kept = checkpoint.read(self.file, checkpoint.specs(tensors(training)))
+                self._require_counters(training, *kept)
+                found = kept
             except CheckpointError:
                 if self._strict:
                     raise
@@ -93,7 +94,7 @@ class Checkpointer(Hook):
             now = time.monotonic()
             pause = (now - start) / SHARE_OF_CHECKPOINTS
             self._next = now + max(SECONDS_BETWEEN_CHECKPOINTS, pause)
-        self._saved = training.step
+            self._saved = training.step
 
     def _require_same(self, metadata):
         """Raise CheckpointError unless the checkpoint is of this very training."""
@@ -150,7 +151,7 @@ def restore(training, arrays, step, updates):
     for key, value in arrays.items():
         part, _, name = key.partition(".")
         parts[part][name] = value
-    checkpoint.load_weights(training.model, parts["model"])
+    training.model.set_state_dict(parts["model"])
     training.optimizer.set_state_dict(
         {
             f"{parameter.name}_{kind}_0": paddle.to_tensor(parts["optimizer"][f"{name}.{kind}"])

@@ -308,6 +308,8 @@ Read **this**.
 It is $\E[y]$.
 :::
 
+1984\. It was a year.
+
 (sec-there)=
 ## There
 
@@ -362,6 +364,7 @@ def test_directives_become_plain_markdown(book):
     assert r"A price of 5\$, an\_underscore, and $D_{\mathrm{KL}}(q \| p)$" in text
     assert "(1.1)," in text
     assert "Fig. 1.1, There and [https://example.org](https://example.org)." in text
+    assert r"1984\. It was a year." in text
     assert (
         "$$\n\\begin{aligned}\\operatorname{\\mathbb{E}}[x] &= 1 \\\\ &= 2\\end{aligned} "
         "\\tag{1.1}\n$$" in text

@@ -112,7 +112,7 @@ class _Page:
 
     def block_paragraph(self, node):
         text = self.inline(node)
-        yield re.sub(r"^(#|[-+](?= )|\d+(?=[.)] ))", r"\\\1", text)
+        yield re.sub(r"^(\d*)(?=#|[-+] |(?<=\d)[.)] )", r"\1\\", text)
 
     def block_container(self, node):
         if not SITE_ONLY.isdisjoint(node["classes"]):
@@ -263,14 +263,10 @@ class _Page:
 
     def math(self, text: str) -> str:
         """A formula with the book's own macros written out."""
-        for _ in range(5):  # a macro may use others
-            before = text
-            for name, definition in self.macros.items():
-                if not isinstance(definition, str):
-                    raise Unknown(f"the macro \\{name} has arguments; write the formula without")
-                text = re.sub(rf"\\{name}(?![A-Za-z])", lambda _: definition, text)
-            if text == before:
-                break
+        for name, definition in self.macros.items():
+            if not isinstance(definition, str):
+                raise Unknown(f"the macro \\{name} has arguments; write the formula without")
+            text = re.sub(rf"\\{name}(?![A-Za-z])", lambda _: definition, text)
         return text
 
 

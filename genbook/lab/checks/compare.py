@@ -37,7 +37,8 @@ def expect_arguments(function, count, names):
     try:
         inspect.signature(function).bind(*range(count))
     except TypeError:
-        raise Wrong(f"{function.__name__} must take {count} arguments: {names}") from None
+        name = getattr(function, "__name__", "the function")
+        raise Wrong(f"{name} must take {count} arguments: {names}") from None
 
 
 def array(value, name):
@@ -107,7 +108,7 @@ def differentiable(values):
 
 def check_gradients(result, inputs, expected, name):
     """Wrong unless the sum of `result` has the gradients `expected`, a dict by name."""
-    if not result.stop_gradient:
+    if paddle.is_tensor(result) and not result.stop_gradient:
         result.sum().backward()
     for (label, gradient), tensor in zip(expected.items(), inputs, strict=True):
         if tensor.grad is None:

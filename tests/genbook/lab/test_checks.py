@@ -4,6 +4,7 @@ A wrong answer is the lesson's own source with one edit, so that it is wrong in 
 function written out. Every mistake is tried on several inputs.
 """
 
+import functools
 import inspect
 from statistics import NormalDist
 
@@ -15,7 +16,7 @@ import pytest
 from genbook import autoencoder, diffusion, vae
 from genbook.lab import checks as check
 from genbook.lab.checks.autoencoder import check_decoder, check_encoder, check_reconstruction
-from genbook.lab.checks.compare import Wrong
+from genbook.lab.checks.compare import Wrong, check_gradients, differentiable, expect_arguments
 from genbook.lab.checks.diffusion import (
     check_diffusion_samples,
     check_p_sample,
@@ -211,6 +212,38 @@ def test_an_autoencoder_without_some_kind_of_layer():
     assert_caught(check_decoder, without(nn.ReLU), "the decoder has no activation before")
     assert_caught(check_encoder, without(nn.Layer), "the encoder is still empty")
     assert_caught(check_decoder, without(nn.Layer), "the decoder is still empty")
+
+
+class OwnNetwork(nn.Layer):
+    """The layers of a network, in a forward of its own."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.layers = nn.LayerList(network)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+class InNetworksOfItsOwn(autoencoder.AutoEncoder):
+    def __init__(self, in_channels=3):
+        super().__init__(in_channels)
+        self.encoder, self.decoder = OwnNetwork(self.encoder), OwnNetwork(self.decoder)
+
+
+@pytest.mark.parametrize("check_one", [check_encoder, check_decoder])
+def test_networks_of_ones_own_are_right(check_one):
+    check_one(InNetworksOfItsOwn)
+
+
+def test_an_answer_that_is_no_function_or_returns_no_tensor():
+    few = functools.partial(lambda a, b: a, 1)
+    with pytest.raises(Wrong, match="the function must take 2 arguments"):
+        expect_arguments(few, 2, "mu, logvar")
+    with pytest.raises(Wrong, match="no gradient reaches"):
+        check_gradients(np.ones(2), differentiable([np.ones(2)]), {"mu": np.ones(2)}, "kl")
 
 
 def test_an_object_in_place_of_the_class():

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import paddle
@@ -18,7 +19,8 @@ from filelock import FileLock
 
 from genbook import system
 from genbook.training import checkpoint, checkpointer, fit, trainer
-from genbook.training.checkpoint import CheckpointError, load_weights, read, specs, write
+from genbook.training.checkpoint import CheckpointError, read, specs, write
+from genbook.training.checkpointer import Checkpointer
 from genbook.training.loop import TrainingError
 
 ARRAYS = {
@@ -219,17 +221,28 @@ def test_a_full_disk_leaves_the_last_checkpoint(file, monkeypatch):
     assert [path.name for path in file.parent.iterdir()] == [file.name]
 
 
-def test_weights_of_another_model_are_refused():
-    def weights(model):
-        return {k: v.numpy() for k, v in model.state_dict().items()}
+def test_counters_that_cannot_be_are_not_restored(tmp_path):
+    """Where no user asked for the file, the training starts anew."""
+    file, settings = tmp_path / "a.safetensors", {"steps": 10}
 
-    with pytest.raises(CheckpointError, match="1.bias"):
-        load_weights(
-            nn.Sequential(nn.Linear(1, 2), nn.Linear(2, 3)),
-            weights(nn.Sequential(nn.Linear(1, 2), nn.Linear(2, 4))),
-        )
-    with pytest.raises(CheckpointError, match="absent"):
-        load_weights(nn.Linear(1, 1), {"weight": np.zeros((1, 1), "float32")})
+    def fresh():
+        return Checkpointer(file, "key", settings, strict=False)
+
+    model = nn.Linear(2, 2)
+    training = SimpleNamespace(
+        model=model,
+        optimizer=paddle.optimizer.Adam(1e-3, parameters=model.parameters()),
+        average=None,
+        steps=10,
+        step=99,
+        rows=[{"loss": 0.0}] * 99,
+        history=lambda: {"loss": np.zeros(99)},
+    )
+    fresh()._save(training)
+    assert checkpoint.metadata(file)["step"] == 99
+    training.step, training.rows = 0, []
+    fresh().on_start(training)
+    assert training.step == 0 and not training.rows
 
 
 # Trainings that stop and go on
