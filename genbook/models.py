@@ -72,7 +72,7 @@ def load(file):
         except ValueError as error:
             raise CheckpointError(f"{file} holds no diffusion model: {error}") from error
     model = network(**arguments)
-    checkpoint.load_weights(model, {k.removeprefix("model."): v for k, v in arrays.items()})
+    model.set_state_dict({k.removeprefix("model."): v for k, v in arrays.items()})
     model.eval()
     return model, diffusion, metadata
 

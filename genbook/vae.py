@@ -69,12 +69,8 @@ def reconstruction_loss(x_hat, x, pixel_loss=bernoulli_nll):
 
 
 def region_weighted_loss(
-    x_hat,
-    x,
-    white_threshold=0.5,
-    white_region_loss_coef=1.0,
-    black_region_loss_coef=1.0,
-    pixel_loss=smooth_l1,
+    x_hat, x, white_threshold=0.5, white_region_loss_coef=1.0,
+    black_region_loss_coef=1.0, pixel_loss=smooth_l1,
 ):
     """A reconstruction loss that weighs the white region (ink) and the black apart.
 

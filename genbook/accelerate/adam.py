@@ -50,8 +50,9 @@ def append_optimize_op(optimizer, block, param_and_grad):
     )
     lr = optimizer._create_param_lr(param_and_grad).item()
     correction = math.sqrt(1 - power2.item())
+    tensors = (parameter, gradient, mean, square)
     update(
-        *map(_flat, (parameter, gradient, mean, square)),
+        *(np.from_dlpack(t.detach()).reshape(-1) for t in tensors),  # arrays on their memory
         step=lr * correction / (1 - power1.item()),
         beta1=beta1,
         beta2=beta2,
@@ -79,8 +80,3 @@ def update(parameter, gradient, mean, square, *, step, beta1, beta2, epsilon):
         np.divide(m, s, out=s)
         s *= step
         p -= s
-
-
-def _flat(tensor):
-    """The numbers of a tensor as an array [P] that shares its memory."""
-    return np.from_dlpack(tensor.detach()).reshape(-1)

@@ -257,13 +257,12 @@ def pair(value):
 def linear(layer, x):
     """What the forward of an nn.Linear returns, or NotImplemented."""
     weight, bias = layer.weight, layer.bias
-    known = (
+    if not (
         is_float32(x, weight, bias)
         and x.ndim >= 2
         and x.shape[-1] == weight.shape[0]
         and math.prod(x.shape) * weight.shape[1] >= LARGE_PRODUCT
-    )
-    if not known:
+    ):
         return NotImplemented
     settings = (bias is not None, uses_bfloat16(layer, x, weight, bias))
     product = compiled(onednn.Product, math.prod(x.shape[:-1]), *weight.shape, *settings)

@@ -8,9 +8,8 @@ number of threads at once.
 
 import ctypes
 import functools
-import glob
 import math
-import os
+from pathlib import Path
 
 import paddle
 
@@ -21,28 +20,12 @@ ADD, MULTIPLY, MAXIMUM = 0x1FFF0, 0x1FFF1, 0x1FF
 SRC, SRC_1, DST, WEIGHTS, BIAS, MEAN, VARIANCE, WORKSPACE = 1, 2, 17, 33, 41, 49, 50, 64
 SCRATCHPAD, DIFF_SRC, DIFF_DST, DIFF_WEIGHTS, DIFF_BIAS = 80, 129, 145, 161, 169
 POST_OP_SRC_1 = 32768 | SRC_1  # the second operand of the first post-op
-QUERIES = {  # what to ask a primitive descriptor for the layout of an argument
-    SRC: 129,
-    DIFF_SRC: 130,
-    WEIGHTS: 131,
-    DIFF_WEIGHTS: 132,
-    DST: 133,
-    DIFF_DST: 134,
-    WORKSPACE: 135,
-    SCRATCHPAD: 136,
-}
+# What to ask a primitive descriptor for the layout of each of these arguments: 129, 130, ...
+ASKED = (SRC, DIFF_SRC, WEIGHTS, DIFF_WEIGHTS, DST, DIFF_DST, WORKSPACE, SCRATCHPAD)
+QUERIES = {argument: query for query, argument in enumerate(ASKED, 129)}
 
 # Kinds of objects, each before those that are parts of its name
-KINDS = (
-    "primitive_desc",
-    "primitive_attr",
-    "memory_desc",
-    "post_ops",
-    "primitive",
-    "memory",
-    "engine",
-    "stream",
-)
+KINDS = "primitive_desc primitive_attr memory_desc post_ops primitive memory engine stream".split()
 
 Dims = ctypes.c_int64 * 12
 
@@ -71,10 +54,10 @@ class Argument(ctypes.Structure):
 def library():
     """The oneDNN of the installed Paddle, or None where it has none of version 3."""
     names = ("libdnnl.so*", "libdnnl*.dylib", "mkldnn.dll", "dnnl.dll")
-    folder = os.path.join(os.path.dirname(paddle.__file__), "libs")
-    for path in (p for name in names for p in glob.glob(os.path.join(folder, name))):
+    folder = Path(paddle.__file__).with_name("libs")
+    for path in (p for name in names for p in folder.glob(name)):
         try:
-            found = ctypes.CDLL(path)
+            found = ctypes.CDLL(str(path))
             found.dnnl_version.restype = ctypes.POINTER(ctypes.c_int)
             if found.dnnl_version()[0] == 3:
                 found.dnnl_primitive_desc_query_md.restype = ctypes.c_void_p

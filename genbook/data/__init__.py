@@ -23,17 +23,7 @@ from .hanzi import fetch_hanzi, hanzi_files, read_hanzi
 from .mnist import fetch_mnist, mnist_files, read_mnist
 from .strokes import CLASSES, read_strokes
 
-__all__ = [
-    "NAMES",
-    "SPLITS",
-    "DataError",
-    "Dataset",
-    "Source",
-    "effort",
-    "fetch",
-    "files_of",
-    "load",
-]
+__all__ = ["NAMES", "SPLITS", "DataError", "Dataset", "effort", "fetch", "files_of", "load"]
 
 SPLITS = ("train", "test")
 MOST_SIZE = 256  # pixels per side; 60,000 images have 16 GB then
@@ -174,7 +164,7 @@ def _no_files(root):
     return []
 
 
-class Source(NamedTuple):
+class _Source(NamedTuple):
     """All that there is to know about a data set."""
 
     read: Callable  # (split, size, root) -> images float32 [N, size, size], labels int64 [N]
@@ -186,10 +176,10 @@ class Source(NamedTuple):
 
 
 _SOURCES = {
-    "digits": Source(read_digits, 16, DIGITS),
-    "mnist": Source(read_mnist, 28, DIGITS, mnist_files, fetch_mnist, effort=4),
-    "hanzi": Source(read_hanzi, 28, CLASSES, hanzi_files, fetch_hanzi, effort=4),
-    "strokes": Source(read_strokes, 28, CLASSES),
+    "digits": _Source(read_digits, 16, DIGITS),
+    "mnist": _Source(read_mnist, 28, DIGITS, mnist_files, fetch_mnist, effort=4),
+    "hanzi": _Source(read_hanzi, 28, CLASSES, hanzi_files, fetch_hanzi, effort=4),
+    "strokes": _Source(read_strokes, 28, CLASSES),
 }
 NAMES = tuple(_SOURCES)
 

@@ -14,7 +14,8 @@ def read_digits(split, size, root):
     from sklearn.datasets import load_digits  # takes a second, and only this set needs it
 
     digits = load_digits()
-    images = _sharpen(resample(digits.images / 16, _spline(8, size)))
+    weights = _spline(8, size)
+    images = _sharpen(weights @ (digits.images / 16) @ weights.T)
     # The last 360 are the test set, in one block: neighbours in the file are mostly by one
     # writer, so a random split would test on hands seen in training (the cut itself goes
     # through one writer's sheet). The classes stay balanced: 33 to 37 test images of each.
@@ -39,8 +40,3 @@ def _sharpen(images, slope=8, centre=0.45):
 
     low, high = logistic(0), logistic(1)
     return np.clip((logistic(images) - low) / (high - low), 0, 1)
-
-
-def resample(images, weights):
-    """Apply a resampling [new, old] to rows and columns: [N, old, old] -> [N, new, new]."""
-    return weights @ images @ weights.T

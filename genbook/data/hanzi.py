@@ -186,11 +186,8 @@ def _images(archive, index, size):
 def _digest(path):
     """The SHA-256 of an archive's names and contents, and of the code that redraws its images."""
     code = fingerprint.of_modules(frozenset([redrawing.__name__]))
-    whole = hashlib.sha256(code.encode())
-    for file in _files(path):
-        whole.update(hashlib.sha256(file.name.encode()).digest())
-        whole.update(hashlib.sha256(files.content(file, MOST["archive"])).digest())
-    return whole.hexdigest()
+    contents = ((file.name, files.content(file, MOST["archive"])) for file in _files(path))
+    return fingerprint.digest(code, *(fingerprint.digest(*content) for content in contents))
 
 
 def _image(archive, name):

@@ -61,14 +61,14 @@ class Judge(nn.Layer):
         return images.astype(np.float32, copy=False)
 
 
-def train_judge(data, steps=800, seed=0):
-    """A Judge trained on the images and labels of `data`, a Dataset; returns it."""
+def train_judge(data, steps=800, seed=0, **settings):
+    """A Judge trained on the images and labels of `data`, a Dataset. settings: for `fit`."""
     if data.images.shape[1] != 1:
         raise ValueError(f"one channel is expected, got {data.images.shape[1]}")
     paddle.seed(seed)
     judge = Judge(len(data.classes), data.images.shape[-1])
     fit(judge, _shifted_cross_entropy, data.images, data.labels, steps=steps, seed=seed,
-        name="judge")
+        name="judge", **settings)
     return judge
 
 

@@ -26,7 +26,6 @@ from genbook import system
 
 from .package import Package
 from .source import SOURCES, Global, Module, NotStandalone, Target, code_of, imports_in, module
-from .source import read_sources as read_sources  # for those who ask for hashes
 
 ATOMS = (bool, int, float, complex, str, bytes, range)
 # Members of a class that say nothing about what it computes

@@ -104,7 +104,7 @@ class Module:
             if isinstance(node, ast.ImportFrom) and node.module == "__future__":
                 self.future = ast.unparse(node)
             elif isinstance(node, (ast.Import, ast.ImportFrom)):
-                self.imports |= imports_of(node, package)
+                self.imports.update(imports_of(node, package))
             elif isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)):
                 self._define(node)
             elif not (i == 0 and ast.get_docstring(self.tree) is not None):
@@ -219,16 +219,14 @@ def rows(node) -> tuple[int, int]:
 def imports_in(tree: ast.AST, package: str) -> list[Target]:
     """What is imported anywhere in a syntax tree."""
     nodes = (n for n in ast.walk(tree) if isinstance(n, (ast.Import, ast.ImportFrom)))
-    return [target for node in nodes for _, target in _imports_of(node, package)]
+    return [target for node in nodes for _, target in imports_of(node, package)]
 
 
-def imports_of(node: ast.Import | ast.ImportFrom, package: str) -> dict[str, Target]:
-    """The names that an import binds, and what they stand for."""
-    return dict(_imports_of(node, package))
+def imports_of(node, package: str) -> Iterator[tuple[str, Target]]:
+    """The names that an import binds, and what they stand for.
 
-
-def _imports_of(node, package: str) -> Iterator[tuple[str, Target]]:
-    """The same as pairs: `import genbook.vae, genbook.unet` binds one name for both."""
+    In pairs: `import genbook.vae, genbook.unet` binds one name for both.
+    """
     if isinstance(node, ast.Import):
         for alias in node.names:
             bound = alias.asname or alias.name.split(".")[0]

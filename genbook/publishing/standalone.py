@@ -96,7 +96,7 @@ class _CellPart:
         self.dropped: set[int] = set()  # the lines of imports from genbook
         for node in self.tree.body:
             if isinstance(node, (ast.Import, ast.ImportFrom)):
-                found = {name: package.origin(t) for name, t in imports_of(node, "").items()}
+                found = {name: package.origin(t) for name, t in imports_of(node, "")}
                 self.imports |= found
                 if "genbook" in re.split(r"\W+", ast.unparse(node)):
                     self._require_plain(node, found, package)

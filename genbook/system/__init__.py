@@ -9,8 +9,6 @@ import re
 import secrets
 from pathlib import Path
 
-PART = ".part"  # how the names of half-written files end
-
 # Flags of /proc/cpuinfo at which oneDNN and Paddle take other kernels, the best first
 LEVELS = (
     "amx_fp16 amx_bf16 avx512_fp16 avx512_bf16 avx512_vnni avx512dq avx_vnni avx2 avx sse4_1"
@@ -57,7 +55,7 @@ def write_atomically(path: str | os.PathLike, content: bytes) -> None:
     Raises OSError where there is no room or no permission.
     """
     path = Path(path)
-    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}{PART}")
+    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
         with part.open("wb") as stream:
             stream.write(content)

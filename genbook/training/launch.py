@@ -21,7 +21,13 @@ import threading
 import time
 from pathlib import Path
 
-from genbook import system
+import paddle
+
+from genbook import accelerate, system
+from genbook.data import DataError
+from genbook.training.checkpoint import CheckpointError
+from genbook.training.loop import TrainingError
+from genbook.training.ranks import LostRankError
 from genbook.training.spec import TrainingSpec
 
 ROOT = Path(__file__).resolve().parents[2]  # of the package
@@ -72,8 +78,6 @@ def require_possible(nproc, nnodes=1, master=None):
 
 def devices():
     """How many processes this machine can run side by side, and what of: "GPUs" or "cores"."""
-    import paddle
-
     if paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count():
         return paddle.device.cuda.device_count(), "GPUs"
     return system.cores(), "cores"
@@ -101,7 +105,7 @@ def _run_all(spec, logs, nproc, nnodes, master):
         except BaseException:
             process.stdin.close()  # type: ignore[union-attr]
             process.wait()
-            raise KeyboardInterrupt(*_last_words(logs, nproc)) from None
+            raise KeyboardInterrupt(*_last_words(logs, nproc)[:1]) from None
     if process.returncode:
         raise LaunchError(_failure(logs, nproc))
 
@@ -184,23 +188,17 @@ def _failure(logs, nproc):
 
 def main():
     """Be one rank of the training that the first argument specifies, as JSON."""
-    from genbook import accelerate
-    from genbook.data import DataError
-    from genbook.training import ranks
-    from genbook.training.checkpoint import CheckpointError
-    from genbook.training.loop import TrainingError
-
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     code, words = 0, None
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # Paddle tells about its flags
-            ranks.join()
+            paddle.distributed.init_parallel_env()
         accelerate.enable()
         TrainingSpec(**json.loads(sys.argv[1])).train()
     except KeyboardInterrupt as stop:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # another rank may have ended already
         code, words = 130, str(stop)
-    except ranks.LostRankError:  # the other one has a reason to tell
+    except LostRankError:  # the other one has a reason to tell
         code, words = 1, ""
     except (ValueError, OSError, CheckpointError, DataError, TrainingError) as error:
         code, words = 1, str(error)

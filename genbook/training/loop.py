@@ -73,7 +73,7 @@ def fit(
     for hook in hooks:
         hook.on_start(training)
     indices = itertools.islice(batches(len(data[0]), batch_size, seed), training.step, None)
-    start = time.perf_counter() - training.seconds()
+    start = time.perf_counter() - (training.rows[-1]["seconds"] if training.rows else 0.0)
     with warnings.catch_warnings():
         # Paddle's batch normalisation says at each step that it tracks averages in training.
         warnings.filterwarnings("ignore", "When training, we now always track")
@@ -129,10 +129,6 @@ class Training:
             self.average.update(self.model)
         self.step += 1
         self.rows.append(row)
-
-    def seconds(self):
-        """The time spent so far."""
-        return self.rows[-1]["seconds"] if self.rows else 0.0
 
     def history(self):
         """The losses and times of the steps so far: a dict of float64 arrays [step]."""

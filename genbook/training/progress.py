@@ -27,22 +27,13 @@ def report():
         yield file
 
 
-class Bar(Hook):
-    """A progress bar, on rank 0 alone; to be used as a context."""
-
-    def __init__(self):
-        self._stack = contextlib.ExitStack()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        return self._stack.__exit__(*error)
+class Bar(Hook, contextlib.ExitStack):
+    """A progress bar, on rank 0 alone; a context that takes it down."""
 
     def on_start(self, training):
         """Draw the bar."""
-        stream = self._stack.enter_context(report())
-        self._bar = self._stack.enter_context(
+        stream = self.enter_context(report())
+        self._bar = self.enter_context(
             tqdm(
                 total=training.steps,
                 initial=training.step,

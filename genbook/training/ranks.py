@@ -20,11 +20,6 @@ class LostRankError(RuntimeError):
     """Another rank has died, or cannot be reached."""
 
 
-def join():
-    """Become a rank of the job that `paddle.distributed.launch` started this process for."""
-    dist.init_parallel_env()
-
-
 def count():
     """How many ranks there are."""
     return dist.get_world_size() if dist.is_initialized() else 1

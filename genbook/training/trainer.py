@@ -66,14 +66,8 @@ def fit(
     run = Run(model, loss, data, settings, name)
     runs = os.environ.get("GENBOOK_RUNS")
     if folder is not None:
-        history = run.in_folder(Path(folder), resume)
-    elif runs and ranks.count() == 1:
-        history = run.cached(Path(runs))
-    else:
-        history = run.train()
-    model.eval()
-    paddle.seed(seed)  # so that what follows does not depend on whether the run was loaded
-    return history
+        return run.in_folder(Path(folder), resume)
+    return run.cached(Path(runs)) if runs and ranks.count() == 1 else run.train()
 
 
 @dataclass
@@ -141,7 +135,9 @@ class Run:
         except CheckpointError:
             return None
         os.utime(file)  # used again: the build deletes those that were not used for long
-        checkpoint.load_weights(self.model, {k: arrays.pop(f"model.{k}") for k in expected})
+        self.model.set_state_dict({k: arrays.pop(f"model.{k}") for k in expected})
+        self.model.eval()
+        paddle.seed(self.settings["seed"])  # as after a training, which leaves it so
         return {k.removeprefix("history."): v for k, v in sorted(arrays.items())}
 
     def in_folder(self, folder, resume):

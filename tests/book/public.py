@@ -11,6 +11,7 @@ def modules():
     for path in sorted((ROOT / "genbook").rglob("*.py")):
         name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         inner = name.startswith("genbook.lab.assignments.") or name in (
+            "genbook.__main__",
             "genbook.publishing.package",
             "genbook.publishing.source",
         )

@@ -15,6 +15,7 @@ def test_an_edit_of_a_style_reaches_the_site_and_runs_nothing(book):
 
 
 def test_the_site_holds_the_icons_it_shows_and_no_others(book):
+    book.page("page", "Text.")
     assert book.build().code == 0
     static = book.root / "_build/html/_static"
     [script] = [

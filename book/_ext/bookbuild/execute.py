@@ -15,7 +15,7 @@ from pathlib import Path
 from jupyter_cache.base import CacheBundleIn
 from nbclient.exceptions import CellExecutionError
 
-from genbook.publishing import fingerprint
+from genbook.publishing.source import read_sources
 from genbook.system import cores
 
 from .cache import of_book, read_page
@@ -103,7 +103,7 @@ def keep(page: Page, future, key: str, cache) -> None:
         future.result()
     except Exception as error:
         raise SystemExit(failure(page, error)) from None
-    fingerprint.read_sources()
+    read_sources()
     if cache.key(page.nb) != key:
         raise SystemExit(f"{page.docname}: genbook was edited while this page ran; build again.")
     if text := stderr(page):

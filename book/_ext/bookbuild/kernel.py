@@ -93,10 +93,7 @@ class Page:
         kernel = getattr(self._client.km, "provisioner", None)
         if kernel is not None and kernel.pid:
             with contextlib.suppress(ProcessLookupError):
-                if hasattr(os, "killpg"):
-                    os.killpg(kernel.pid, signal.SIGKILL)
-                else:  # Windows
-                    os.kill(kernel.pid, signal.SIGTERM)
+                os.killpg(kernel.pid, signal.SIGKILL)
 
     def elapsed(self) -> float:
         """The seconds since the page started."""

@@ -51,13 +51,6 @@ def set_address(app, config):
     }
 
 
-def allow_empty_contents(app, pagename, templatename, context, doctree):
-    """Give the 404 page "" for the contents of a book of one page, as Sphinx does, not None."""
-    if pagename == app.config.notfound_pagename:
-        toctree = context["toctree"]
-        context["toctree"] = lambda **options: toctree(**options) or ""
-
-
 def add_tags(app, pagename, templatename, context, doctree):
     """Add the tags from which others make a preview of a link to the page."""
     if doctree is None:
@@ -112,6 +105,5 @@ def setup(app):
     """Connect to the build."""
     app.setup_extension("notfound.extension")
     app.connect("config-inited", set_address, priority=910)  # the table of contents sets root_doc
-    app.connect("html-page-context", allow_empty_contents, priority=401)  # notfound has 400
     app.connect("html-page-context", add_tags)
     app.connect("build-finished", write_files)

@@ -90,11 +90,8 @@ def make(app, page, doctree):
     for i, cell in enumerate(cells):
         cell.id = f"cell-{i}"  # the same in every build
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    notebook = new_notebook(
-        cells=cells, metadata={"kernelspec": kernel, "language_info": {"name": "python"}}
-    )
-    nbformat.validate(notebook)
-    return notebook
+    language = {"kernelspec": kernel, "language_info": {"name": "python"}}
+    return new_notebook(cells=cells, metadata=language)  # which validates it
 
 
 def add_text(cells, text: str) -> None:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import platform
 from importlib.metadata import version
 
-from docutils import nodes
-from sphinx.addnodes import pending_xref
 from sphinx.util.docutils import SphinxDirective
 
 from genbook.system import cores
@@ -18,16 +16,7 @@ from genbook.system import cores
 from .cache import of_book, page_keys
 
 PAGE = "book/status"
-PACKAGES = (
-    "paddlepaddle",
-    "numpy",
-    "scipy",
-    "scikit-learn",
-    "matplotlib",
-    "jupyter-book",
-    "sphinx",
-    "myst-nb",
-)
+PACKAGES = "paddlepaddle numpy scipy scikit-learn matplotlib jupyter-book sphinx myst-nb".split()
 
 
 class Status(SphinxDirective):
@@ -36,20 +25,9 @@ class Status(SphinxDirective):
     has_content = True
 
     def run(self):
-        headings = [nodes.paragraph(text, text) for text in self.content]
-        for heading in headings:
-            self.set_source_info(heading)  # so that it can be translated
         rows = times(self.env) if self.name == "build-times" else versions()
-        columns = (nodes.colspec(colwidth=1) for _ in headings)
-        group = nodes.tgroup("", *columns, cols=len(headings))
-        group += [nodes.thead("", row(headings)), nodes.tbody("", *map(row, rows))]
-        return [nodes.table("", group)]
-
-
-def row(cells):
-    """A row of a table, a text or a node for each cell."""
-    cells = (nodes.paragraph("", cell) if isinstance(cell, str) else cell for cell in cells)
-    return nodes.row("", *(nodes.entry("", cell) for cell in cells))
+        lines = [self.content, ["---"] * len(self.content), *rows]
+        return self.parse_text_to_nodes("\n".join(f"| {' | '.join(line)} |" for line in lines))
 
 
 def times(env):
@@ -59,14 +37,9 @@ def times(env):
         data = noted.get(page_keys(env).get(page))
         if data is None:
             continue  # no code, or a build that runs no pages
-        target = {"refdomain": "std", "reftype": "doc", "reftarget": f"/{page}", "refdoc": PAGE}
-        link = pending_xref("", nodes.inline(), refexplicit=False, **target)
         memory = data.get("peak_memory")  # not every system tells
-        yield (
-            nodes.paragraph("", "", link),
-            f"{data['execution_seconds']:.0f}",
-            f"{memory / 2**20:.0f}" if memory else "–",
-        )
+        mebibytes = f"{memory / 2**20:.0f}" if memory else "–"
+        yield f"{{doc}}`/{page}`", f"{data['execution_seconds']:.0f}", mebibytes
 
 
 def versions():

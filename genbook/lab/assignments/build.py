@@ -1,7 +1,6 @@
 """Assignments written into a course folder, in the form of nbgrader."""
 
 import contextlib
-import json
 import logging
 import os
 import re
@@ -54,18 +53,13 @@ def write_sources(out, seed):
 
 def write_notebook(path, cells):
     """Write a Python notebook of these cells."""
-    notebook = {
-        "cells": cells,
-        "metadata": {
-            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-            "language_info": {"name": "python"},
-        },
-        "nbformat": 4,
-        "nbformat_minor": 5,
-    }
+    import nbformat  # comes with nbgrader
+
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
+    notebook = nbformat.v4.new_notebook(cells=nbformat.from_dict(cells), metadata=metadata)
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(notebook, ensure_ascii=False, indent=1)
-    path.write_text(text + "\n", encoding="utf-8")
+    nbformat.write(notebook, path)
 
 
 def require_nbgrader():

@@ -127,11 +127,11 @@ line for the leaderboard of your class.
 """),
         answer("improve", IMPROVED),
         test("improve-test", POINTS,
-             ["genbook.data.load", "genbook.lab.assignments.judge.train_quickly",
+             ["genbook.data.load", "genbook.evaluation.judge.train_judge",
               *(f"{SAMPLES}.{n}" for n in ("score_samples", "points", "leaderboard_line"))], """
 decode, width = improved.decode, latent_dim
 digits, test = load("digits"), load("digits", "test")
-judge = train_quickly(digits)
+judge = train_judge(digits, steps=600, batch_size=32)
 score = score_samples(decode, width, judge, digits.images, test.images)
 print(leaderboard_line(score))
 """, f"""

@@ -11,12 +11,8 @@ from genbook.data import Dataset, effort
 def steps_for(data, usual, steps=None):
     """`steps` where given, else how many `data` takes where digits take `usual`.
 
-    Raises TypeError where `data` is no Dataset, ValueError for a number of steps below 1.
+    Raises TypeError where `data` is no Dataset.
     """
     if not isinstance(data, Dataset):
         raise TypeError(f"data must be a genbook.data.Dataset, got {type(data).__name__}")
-    if steps is None:
-        return effort(data.name) * usual
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
-    return steps
+    return effort(data.name) * usual if steps is None else steps

@@ -20,12 +20,7 @@ def train_autoencoder(data, steps=None, seed=0, **settings):
     paddle.seed(seed)
     model = build(AutoEncoder, in_channels=data.images.shape[1])
     history = fit(
-        model,
-        mean_squared_error,
-        data.images,
-        steps=steps,
-        seed=seed,
-        name="autoencoder",
-        **settings,
+        model, mean_squared_error, data.images, steps=steps, seed=seed,
+        name="autoencoder", **settings,
     )
     return model, history

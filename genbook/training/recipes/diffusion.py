@@ -28,16 +28,8 @@ def train_diffusion(
         return diffusion.training_loss(lambda x_t, t: model(x_t, t, labels), x)
 
     history = fit(
-        model,
-        loss,
-        2 * data.images - 1,
-        data.labels,
-        steps=steps,
-        batch_size=batch_size,
-        lr=lr,
-        ema=0.995,
-        seed=seed,
-        name="diffusion",
-        **settings,
+        model, loss, 2 * data.images - 1, data.labels, steps=steps,
+        batch_size=batch_size, lr=lr, ema=0.995, seed=seed,
+        name="diffusion", **settings,
     )
     return bfloat16(model), history

@@ -19,14 +19,8 @@ def train_first_stage(data, steps=None, seed=0):
     paddle.seed(seed)
     model = VAE(data.images.shape[1:], hidden=(512, 512, 256), latent_dim=16)
     history = fit(
-        model,
-        partial(vae_loss, beta=0.25),
-        augment(data).images,
-        steps=steps,
-        lr=2e-3,
-        ema=0.995,
-        seed=seed,
-        name="first stage",
+        model, partial(vae_loss, beta=0.25), augment(data).images, steps=steps,
+        lr=2e-3, ema=0.995, seed=seed, name="first stage",
     )
     return model, history
 
@@ -51,15 +45,7 @@ def train_latent_diffusion(data, vae, diffusion, steps=None, seed=0):
         return diffusion.training_loss(lambda u_t, t: model(u_t, t, labels), u)
 
     history = fit(
-        model,
-        loss,
-        mu.numpy(),
-        logvar.numpy(),
-        more.labels,
-        steps=steps,
-        lr=1e-3,
-        ema=0.995,
-        seed=seed,
-        name="latent diffusion",
+        model, loss, mu.numpy(), logvar.numpy(), more.labels, steps=steps,
+        lr=1e-3, ema=0.995, seed=seed, name="latent diffusion",
     )
     return model, scale, history

@@ -27,23 +27,13 @@ def train_improved_vae(data, labels=True, steps=None, seed=0, lr=2e-3, **setting
     steps = steps_for(data, 2000, steps)
     paddle.seed(seed)
     model = build(
-        VAE,
-        image_shape=data.images.shape[1:],
-        hidden=(512, 512, 256),
-        latent_dim=16,
+        VAE, image_shape=data.images.shape[1:], hidden=(512, 512, 256), latent_dim=16,
         classes=len(data.classes) if labels else 0,
     )
     more = augment(data)
     history = fit(
-        model,
-        vae_loss,
-        *((more.images, more.labels) if labels else (more.images,)),
-        steps=steps,
-        lr=lr,
-        ema=0.995,
-        seed=seed,
-        name="improved VAE",
-        **settings,
+        model, vae_loss, *((more.images, more.labels) if labels else (more.images,)),
+        steps=steps, lr=lr, ema=0.995, seed=seed, name="improved VAE", **settings,
     )
     return model, history
 

@@ -35,12 +35,7 @@ def serve_data(app, pagename, templatename, context, doctree):
     app.add_css_file("interactive.css")
 
 
-def add_static_files(app, config):
-    """Have Sphinx copy script and style into the site."""
-    config.html_static_path.append(str(STATIC))
-
-
 def setup(app):
     """Connect the figures to the build."""
-    app.connect("config-inited", add_static_files)
+    app.config.html_static_path.append(str(STATIC))  # script and style
     app.connect("html-page-context", serve_data)
