@@ -114,16 +114,21 @@ def nearest_distance(images, training):
     return np.linalg.norm(images - training[np.concatenate(nearest)], axis=1)
 
 
-def standard_error(score, samples, repeats=200, seed=0):
+def standard_error(score, samples, classes=None, repeats=200, seed=0):
     """The standard error of score(samples) by the bootstrap: Efron (1979).
 
-    score: maps an array [N, ...] to a number. Returns the standard deviation of the
-    score over `repeats` draws of N samples with replacement.
+    score: maps an array [N, ...] to a number. classes: [N], for samples whose classes
+    were not drawn but chosen; each class then keeps its number of samples. Returns the
+    standard deviation of the score over `repeats` draws of N samples with replacement.
     """
     samples, rng = np.asarray(samples), np.random.default_rng(seed)
     if samples.ndim == 0 or len(samples) == 0 or repeats < 2:
         raise ValueError(f"{samples.size} samples and {repeats} repeats are too few")
-    draws = rng.integers(0, len(samples), (repeats, len(samples)))
+    classes = np.zeros(len(samples)) if classes is None else np.asarray(classes)
+    if classes.shape != samples.shape[:1]:
+        raise ValueError(f"{len(samples)} samples, classes of shape {list(classes.shape)}")
+    rows = [np.flatnonzero(classes == k) for k in np.unique(classes)]
+    draws = np.hstack([rng.choice(r, (repeats, len(r))) for r in rows])  # [repeats, N]
     return float(np.std([score(samples[draw]) for draw in draws], ddof=1))
 
 

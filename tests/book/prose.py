@@ -73,3 +73,8 @@ def words(token):
         elif child.type in ("myst_role", "math_inline", "code_inline", "image"):
             out.append("□")
     return "".join(out)
+
+
+def plain(text):
+    """A passage as its reader sees it, links included."""
+    return re.sub(r"⟦[^|⟧]*\|([^⟧]*)⟧", r"\1", text)

@@ -17,18 +17,15 @@ RULES = yaml.safe_load(Path(__file__).with_name("vocabulary.yml").read_text("utf
 each_page = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 
 
-def plain(text):
-    """A passage as its reader sees it, links included."""
-    return re.sub(r"⟦[^|⟧]*\|([^⟧]*)⟧", r"\1", text)
-
-
 def against_the_rules(text):
     """What a page says that it should not, in words."""
     return [
         f"line {passage.line}: {found[0]!r}; write {instead}"
         for passage in prose.passages(text)
         for never, instead in RULES.items()
-        for found in re.finditer(rf"(?<![\w-])(?:{never})(?![\w-])", plain(passage.text), re.I)
+        for found in re.finditer(
+            rf"(?<![\w-])(?:{never})(?![\w-])", prose.plain(passage.text), re.I
+        )
     ]
 
 

@@ -14,6 +14,7 @@ PARTS = (
     "cache",  # a page's results are kept under everything they depend on
     "execute",  # the pages that must run do so side by side, one per core
     "page_checks",  # warnings about pictures without words and code that is too wide
+    "claims",  # what the pages say of their results, and whether it holds
     "notebooks",  # each page with code is also a notebook that runs by itself
     "interactive",  # figures that a reader can move
     "link_previews",  # what others learn of the site: previews, addresses, a sitemap, a page 404

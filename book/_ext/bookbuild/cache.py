@@ -8,6 +8,7 @@ alternative texts.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -42,6 +43,7 @@ class BookCache(JupyterCacheBase):
             # what rounds the results of all kernels, which have one thread and are accelerated
             system.instruction_set(),
             fingerprint.of_acceleration(),
+            os.environ.get("GENBOOK_SEED", ""),
         )
 
     def key(self, nb) -> str:

@@ -35,6 +35,16 @@ def list_fonts(build: Path) -> None:
         )
 
 
+def first_lines() -> list[str]:
+    """What a kernel runs before the page: the engine, and for GENBOOK_SEED other random numbers."""
+    lines = ["__import__('genbook.accelerate').accelerate.enable()"]
+    if seed := int(os.environ.get("GENBOOK_SEED", 0)):
+        lines.append(
+            f"__import__('genbook.publishing.claims').publishing.claims.shift_seeds({seed})"
+        )
+    return lines
+
+
 class Stopped(Exception):
     """The build stops, and with it this page."""
 
@@ -70,7 +80,7 @@ class Page:
             extra_arguments=[
                 "--IPKernelApp.log_level=ERROR",
                 # The pages say nothing of it: what they show holds with Paddle as it comes, too.
-                "--IPKernelApp.exec_lines=__import__('genbook.accelerate').accelerate.enable()",
+                *(f"--IPKernelApp.exec_lines={line}" for line in first_lines()),
             ],
         )
 

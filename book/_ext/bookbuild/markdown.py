@@ -65,7 +65,8 @@ def blocks(doctree: nodes.document, builder) -> Iterator[Block]:
 
 
 SILENT = (nodes.target, nodes.comment, nodes.substitution_definition, nodes.Invisible)
-SITE_ONLY = {"site-only", "tag_site-only"}  # text and cells of figures that a reader can move
+# Text and cells of figures that a reader can move; what is checked when the site is built
+SITE_ONLY = {"site-only", "tag_site-only", "tag_claim"}
 THROUGH = {"document", "compound", "legend", "block"}
 
 

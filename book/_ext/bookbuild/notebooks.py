@@ -41,6 +41,7 @@ HELPERS = """\
 **Helpers from the book.** The next cell holds what the chapter uses and does not show: data, \
 training, figures. Run it; there is no need to read it now."""
 FOLDED = {"cellView": "form", "jupyter": {"source_hidden": True}, "tags": ["hide-input"]}
+SITE_ONLY = {"site-only", "claim"}  # tags of cells that no notebook has
 LABEL = "Notebook (.ipynb)"
 TOOLTIP = "Download this page as a notebook that runs by itself"
 
@@ -108,7 +109,7 @@ def with_hidden_cells(blocks, page) -> list[markdown.Block]:
     hidden = [
         markdown.Cell(i)
         for i, cell in enumerate(page.cells)
-        if cell.cell_type == "code" and i not in shown and "site-only" not in tags(cell)
+        if cell.cell_type == "code" and i not in shown and SITE_ONLY.isdisjoint(tags(cell))
     ]
     result = []
     for block in blocks:

@@ -15,7 +15,7 @@ from genbook.system import cores
 
 from .cache import of_book, page_keys
 
-PAGE = "book/status"
+PAGES = ("book/status", "book/verified")
 PACKAGES = "paddlepaddle numpy scipy scikit-learn matplotlib jupyter-book sphinx myst-nb".split()
 
 
@@ -50,9 +50,10 @@ def versions():
 
 
 def read_last(app, env, docnames):
-    """Have the page read whenever another is, and after it: then all results are known."""
-    if docnames and PAGE in env.found_docs:
-        docnames[:] = [*(name for name in docnames if name != PAGE), PAGE]
+    """Have these pages read whenever another is, and after it: then all results are known."""
+    if docnames:
+        last = [name for name in PAGES if name in env.found_docs]
+        docnames[:] = [*(name for name in docnames if name not in last), *last]
 
 
 def setup(app):

@@ -131,6 +131,16 @@ def test_bootstrap_error_of_a_mean_and_of_a_share():
     assert standard_error(np.mean, flips, repeats=2000) == pytest.approx(expected, rel=0.08)
 
 
+def test_chosen_classes_add_nothing_to_the_standard_error():
+    rng = np.random.default_rng(0)
+    classes = np.arange(400) % 4
+    samples = 100 * classes + rng.standard_normal(400)  # far apart, and as often as each other
+    assert standard_error(np.mean, samples, classes) == pytest.approx(1 / 20, rel=0.2)
+    assert standard_error(np.mean, samples) > 2
+    with pytest.raises(ValueError, match="400 samples, classes of shape"):
+        standard_error(np.mean, samples, classes[:-1])
+
+
 class ThreePixels:
     """A VAE with one code component whose evidence is an integral over a line."""
 

@@ -1,0 +1,81 @@
+"""Claims: what the book says about its results, checked beside the sentence that says it."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import paddle
+from IPython.display import display
+
+MIME = "application/vnd.genbook.claim+json"
+ERRORS = 3  # standard errors that a random value must keep from its bound
+
+
+def claim(says, value, *, above=None, below=None, equals=None, error=0.0):
+    """Check a sentence of the page, and show how it came out. A false one stops nothing.
+
+    says: words of the page, as they are in its source. value: a number or an array of any shape,
+    every entry of which must be greater than `above` and less than `below`, or equal to `equals`.
+    error: the standard errors of the entries (broadcast), 0 for what is not random; an entry must
+    keep three of them from its bounds. Raises ValueError where there is nothing to compare.
+    """
+    value, error = np.broadcast_arrays(np.asarray(value, float), np.asarray(error, float))
+    if value.size == 0 or above is below is equals:
+        raise ValueError("a claim needs a value and a bound: above, below or equals")
+    if equals is not None:
+        above = below = equals
+    low = -np.inf if above is None else above
+    high = np.inf if below is None else below
+    bound = np.where(value - low < high - value, low, high)  # the nearer one
+    room = np.minimum(value - low, high - value)
+    holds = room == 0 if equals is not None else room > ERRORS * error  # false for nan, too
+    unit = np.where(error > 0, error, np.maximum(np.abs(value), np.abs(bound)))
+    margin = np.nan_to_num(room / np.where(unit > 0, unit, 1.0), nan=-np.inf)
+    i = np.unravel_index(margin.argmin(), margin.shape)
+    display(Claim(says, float(value[i]), float(error[i]), float(margin[i]), bool(holds.all())))
+
+
+class Claim:
+    """How a claim came out: the entry nearest to its bound, and whether all entries hold.
+
+    margin: how far this entry is from its bound, negative where it is beyond; in standard errors,
+    or as a share of the larger of the two where the error is 0.
+    """
+
+    def __init__(self, says, value, error, margin, holds):
+        self.says, self.value, self.error = says, value, error
+        self.margin, self.holds = margin, holds
+
+    def __repr__(self):
+        return f"{'holds' if self.holds else 'DOES NOT HOLD'}: {self.found()} ({self.room()})"
+
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        return {"text/plain": repr(self), MIME: vars(self)}
+
+    def found(self):
+        """The value as text, with its standard error."""
+        return f"{self.value:.3g}" + (f" ± {self.error:.1g}" if self.error else "")
+
+    def room(self):
+        """The margin as text."""
+        if self.error:
+            return f"{self.margin:.1f} s.e."
+        return f"{self.margin:.0%}" if self.margin else "exact"
+
+
+def shift_seeds(by):
+    """Have everything that a page draws at random come from other seeds, till the process ends.
+
+    This is how the claims are tried with other trainings: `by` is added to each seed that Paddle
+    gets, and to those that pages and the training loop give to NumPy. The data stay as they are.
+    """
+    seed, default_rng = paddle.seed, np.random.default_rng
+
+    def shifted_rng(value=None):
+        caller = sys._getframe(1).f_globals.get("__name__")
+        own = caller in ("__main__", "genbook.training.loop") and isinstance(value, int)
+        return default_rng(value + by if own else value)
+
+    paddle.seed = lambda value: seed((value + by) % 2**64)
+    np.random.default_rng = shifted_rng
