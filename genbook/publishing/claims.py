@@ -70,12 +70,15 @@ def shift_seeds(by):
     This is how the claims are tried with other trainings: `by` is added to each seed that Paddle
     gets, and to those that pages and the training loop give to NumPy. The data stay as they are.
     """
-    seed, default_rng = paddle.seed, np.random.default_rng
+    set_seed, default_rng = paddle.seed, np.random.default_rng
 
     def shifted_rng(value=None):
         caller = sys._getframe(1).f_globals.get("__name__")
         own = caller in ("__main__", "genbook.training.loop") and isinstance(value, int)
         return default_rng(value + by if own else value)
 
-    paddle.seed = lambda value: seed((value + by) % 2**64)
+    def shifted_seed(seed):
+        return set_seed((seed + by) % 2**64)
+
+    paddle.seed = shifted_seed
     np.random.default_rng = shifted_rng

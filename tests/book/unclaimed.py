@@ -16,7 +16,6 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "book/_ext")]
 
 import prose  # noqa: E402
-
 from bookbuild.claims import CELL, quotes_of  # noqa: E402
 
 EXCEPTIONS = Path(__file__).with_name("exceptions")
@@ -25,7 +24,7 @@ RESULT = re.compile(
     r"most|mostly|few|fewer|more|less|least|nearly|almost|hardly|barely|clearly|far|much|several|"
     r"better|best|worse|worst|about|roughly|equally|agrees?|"
     r"grow(?:s|n)?|falls?|fell|rises?|improves?|fails?|wins?|loses?|hurts?|helps?|"
-    r"(?:high|low|larg|small|short|long|clos|near|fast|slow|sharp|soft|bold|clear|wid|narrow|dark|"
+    r"(?:high|low|larg|small|short|long|close?|near|fast|slow|sharp|soft|bold|clear|wid|narrow|dark|"
     r"bright|great|strong|weak|cheap|steep|nois|eas|earl|lat)(?:i?er|i?est))\b",
     re.I,
 )
