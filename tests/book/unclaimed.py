@@ -24,8 +24,8 @@ RESULT = re.compile(
     r"most|mostly|few|fewer|more|less|least|nearly|almost|hardly|barely|clearly|far|much|several|"
     r"better|best|worse|worst|about|roughly|equally|agrees?|"
     r"grow(?:s|n)?|falls?|fell|rises?|improves?|fails?|wins?|loses?|hurts?|helps?|"
-    r"(?:high|low|larg|small|short|long|close?|near|fast|slow|sharp|soft|bold|clear|wid|narrow|dark|"
-    r"bright|great|strong|weak|cheap|steep|nois|eas|earl|lat)(?:i?er|i?est))\b",
+    r"(?:high|low|small|short|long|near|fast|slow|sharp|soft|bold|clear|narrow|dark|bright|great|"
+    r"strong|weak|cheap|steep)(?:er|est)|(?:large|close|wide|late|noisie|easie|earlie)(?:r|st))\b",
     re.I,
 )
 END = re.compile(r"(?<=[.!?:])\s+(?=[A-Z□⟦(*“])")
