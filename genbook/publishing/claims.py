@@ -8,7 +8,7 @@ import numpy as np
 import paddle
 from IPython.display import display
 
-MIME = "application/vnd.genbook.claim+json"
+KEY = "claim"  # of a claim in the metadata of the output that shows it
 ERRORS = 3  # standard errors that a random value must keep from its bound
 
 
@@ -51,7 +51,7 @@ class Claim:
         return f"{'holds' if self.holds else 'DOES NOT HOLD'}: {self.found()} ({self.room()})"
 
     def _repr_mimebundle_(self, include=None, exclude=None):
-        return {"text/plain": repr(self), MIME: vars(self)}
+        return {"text/plain": repr(self)}, {KEY: vars(self)}
 
     def found(self):
         """The value as text, with its standard error."""

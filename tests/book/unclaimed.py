@@ -8,7 +8,7 @@ somebody else found, is in `exceptions/vae.txt`: some words of each sentence, a 
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,11 +39,14 @@ class Sentence(NamedTuple):
     text: str
 
 
-def unclaimed(page: str) -> Iterator[Sentence]:
-    """The sentences of a page near an output that seem to speak of a result, without a claim."""
+def unclaimed(page: str, excepted: Sequence[str] | None = None) -> Iterator[Sentence]:
+    """The sentences of a page near an output that seem to speak of a result, without a claim.
+
+    excepted: words of the sentences to leave out; by default those of `exceptions`.
+    """
     source = (ROOT / "book" / f"{page}.md").read_text("utf-8")
     quotes = [bare(quote) for cell in CELL.findall(source) for quote in quotes_of(cell)]
-    excepted = exceptions(page)
+    excepted = exceptions(page) if excepted is None else excepted
     text = CELL.sub(lambda cell: "\n" * cell[0].count("\n"), source)
     near = sections_with_code(text)
     for passage in prose.passages(text):

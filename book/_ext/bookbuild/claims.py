@@ -17,7 +17,7 @@ from docutils import nodes
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
-from genbook.publishing.claims import MIME, Claim
+from genbook.publishing.claims import KEY, Claim
 
 from .cache import of_book, read_page
 
@@ -59,15 +59,19 @@ def claims_of(nb, docname: str) -> Iterator[Checked]:
     """The claims of an executed notebook. ValueError for a call that ran never or repeatedly."""
     cells = (cell for cell in nb.cells if TAG in cell.metadata.get("tags", ()))
     for number, cell in enumerate(cells, start=1):
-        found = [Claim(**o.data[MIME]) for o in cell.outputs if MIME in o.get("data", ())]
+        found = [Claim(**o.metadata[KEY]) for o in cell.outputs if KEY in o.get("metadata", ())]
         for needs, claim in zip(needs_of(cell.source), found, strict=True):
             yield Checked(docname, number, needs, claim)
 
 
 def quotes_of(cell: str) -> list[str]:
-    """The words of the page that a cell with claims quotes, from its Markdown or its code."""
-    code = re.sub(r"^```.*\n:tags:.*\n|```$", "", cell)
-    return [ast.literal_eval(call.args[0]) for call in calls(code)]
+    """The words of the page that a cell with claims quotes, from its Markdown."""
+    return [ast.literal_eval(call.args[0]) for call in calls(code_of(cell))]
+
+
+def code_of(cell: str) -> str:
+    """The code of a cell with claims, from its Markdown."""
+    return re.sub(r"^```.*\n:tags:.*\n|```$", "", cell)
 
 
 def needs_of(source: str) -> list[str]:

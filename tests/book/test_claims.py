@@ -1,0 +1,150 @@
+"""Sentences about results have claims, and a claim that does not hold is seen."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import unclaimed
+
+from bookbuild import claims
+from genbook.publishing.claims import claim
+from genbook.publishing.source import bound_by
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted(path.stem for path in (ROOT / "book").glob("*.md"))
+
+
+def cell(code):
+    """A cell with claims, as a page has it."""
+    return f"```{{code-cell}} ipython3\n:tags: [claim]\n{code}\n```\n"
+
+
+PAGE = f"""\
+```{{code-cell}} ipython3
+x = 0.75
+print(x)
+```
+
+About three quarters of the
+samples are legible, and more than a half.
+
+{
+    cell('''from genbook.publishing.claims import claim
+
+claim("About three quarters of the samples are legible", x, above=0.6, below=0.9)
+claim("more than a half", x, above=HALF, error=0.05)''')
+}
+"""
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What `claim` shows, in a list."""
+    found = []
+    monkeypatch.setattr("genbook.publishing.claims.display", found.append)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("value", "bounds", "holds", "margin"),
+    [
+        (0.9, {"above": 0.8}, True, 1 / 9),
+        (0.8, {"above": 0.8}, False, 0),
+        (0.7, {"above": 0.8}, False, -1 / 8),
+        (3, {"above": 2, "below": 5}, True, 1 / 3),
+        (6, {"above": 2, "below": 5}, False, -1 / 6),
+        ([5, 3, 4], {"above": 2}, True, 1 / 3),
+        ([5, 1, 4], {"above": 2}, False, -1 / 2),
+        (0.9, {"above": 0.8, "error": 0.02}, True, 5),
+        (0.9, {"above": 0.8, "error": 0.04}, False, 2.5),
+        ([0.9, 0.9], {"below": 1.0, "error": [0.01, 0.04]}, False, 2.5),
+        (7, {"equals": 7}, True, 0),
+        (7.5, {"equals": 7}, False, -0.5 / 7.5),
+        (True, {"equals": True}, True, 0),
+        (np.nan, {"above": 0}, False, -np.inf),
+        (np.nan, {"equals": 0}, False, -np.inf),
+        (np.inf, {"below": 3}, False, -np.inf),
+    ],
+)
+def test_claims_hold_by_a_margin(shown, value, bounds, holds, margin):
+    claim("a sentence", value, **bounds)
+    assert shown[0].holds is holds
+    assert shown[0].margin == pytest.approx(margin)
+    json.dumps(shown[0]._repr_mimebundle_())  # as a notebook keeps it
+
+
+@pytest.mark.parametrize(("value", "bounds"), [(1, {}), ([], {"above": 0}), (1, {"error": 0.1})])
+def test_a_claim_without_something_to_compare_is_an_error(shown, value, bounds):
+    with pytest.raises(ValueError, match="needs a value and a bound"):
+        claim("a sentence", value, **bounds)
+
+
+def test_claims_are_shown_on_their_page_and_listed(book):
+    book.page("a", PAGE.replace("HALF", "0.5"))
+    book.page("verified", "```{claims}\n```\n\n```{doubts}\n```")
+    assert book.build().ran() == {"a"}
+    page, verified = book.html("a"), book.html("verified")
+    assert page.count("<summary") == 1 and "Checked in this build" in page
+    assert 'id="claim-a-1"' in page and 'href="a.html#claim-a-1"' in verified
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", verified))
+    for words in ("0.6 < x < 0.9", "0.5 < x", "0.75 ± 0.05", "5.0 s.e.", "17%"):
+        assert words in re.sub(r"&lt;", "<", text), text
+    assert "In this build every claim holds." in verified
+    notebook = (book.root / "_build/html/_sources/book/a.ipynb").read_text("utf-8")
+    assert "claim" not in notebook
+
+
+def test_a_claim_that_does_not_hold_ends_a_complete_build_red(book):
+    book.page("a", PAGE.replace("HALF", "0.65"))
+    book.page("status", "```{doubts}\n```")
+    for _ in "again", "from the cache":
+        build = book.build()
+        assert build.code == 1
+        assert re.search(
+            r"book/a.*a claim does not hold: “more than a half”: "
+            r"0.65 < x is 0.75 ± 0.05 \(2.0 s.e.\)",
+            build.err,
+        ), build.err
+    for page in ("a", "status"):
+        assert "more than a half" in re.sub(r"\s+", " ", book.html(page))
+    assert "Doubt the sentence" in book.html("a")
+    assert "every claim holds" not in book.html("status")
+
+
+def test_a_claim_quotes_its_page(book):
+    book.page("a", PAGE.replace("HALF", "0.5").replace("samples are legible, and", "samples, and"))
+    build = book.build()
+    assert build.code == 1 and "the page does not say what is claimed: 'About three" in build.err
+
+
+def test_a_call_in_a_loop_is_no_claim():
+    assert claims.needs_of(
+        "claim('a b', x.mean(), below=y)\nfor i in x:\n    claim('c', i, above=1)"
+    ) == ["x.mean() < y"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_sentences_about_results_have_claims(page):
+    missing = [f"book/{s.page}.md:{s.line}: {s.text}" for s in unclaimed.unclaimed(page)]
+    assert not missing, "\n".join(missing)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_exceptions_are_needed(page):
+    found = [s.text for s in unclaimed.unclaimed(page, excepted=())]
+    for words in unclaimed.exceptions(page):
+        assert sum(words in text for text in found) == 1, f"no sentence, or two, for {words!r}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_claims_leave_the_names_of_a_page_alone(page):
+    text = (ROOT / f"book/{page}.md").read_text("utf-8")
+    cells = re.findall(
+        r"^```\{code-cell\}[^\n]*\n(.*?)^```$", claims.CELL.sub("", text), re.M | re.S
+    )
+    bare = [re.sub(r"\A(---\n.*?\n---\n|(:.*\n)+)", "", code, flags=re.S) for code in cells]
+    own = {name for code in bare for name in bound_by(code)}
+    for code in map(claims.code_of, claims.CELL.findall(text)):
+        assert not bound_by(code) & own, code
