@@ -4,6 +4,7 @@ import ast
 import re
 from collections import Counter
 
+import confirm
 import pytest
 
 from bookbuild import equations
@@ -97,13 +98,13 @@ m = n
 
 
 def test_equations_are_found_wherever_they_stand():
-    found = [(equation.label, equation.line) for equation in equations_of(SOURCE, "a.md")]
+    found = [(e.label, e.line, e.latex.split("\n")[-2]) for e in equations_of(SOURCE, "a.md")]
     assert found == [
-        ("eq-plain", 8),
-        ("eq-directive", 12),
-        ("def-list", 19),
-        ("eq-nested", 25),
-        ("", 43),
+        ("eq-plain", 8, "a = b"),
+        ("eq-directive", 12, "c = d"),
+        ("def-list", 19, "e = f"),
+        ("eq-nested", 25, "g = h"),
+        ("", 43, r"m = n"),
     ]
 
 
@@ -132,6 +133,20 @@ def test_every_equation_of_the_book_is_checked_and_every_check_has_its_equation(
     checked = {label for _, _, labels in check_functions() for label in labels}
     found = faults(equations.equations_of_book(), checked)
     assert not found, "\n".join(found)
+
+
+def test_a_person_has_held_each_formula_against_its_check():
+    confirmed = confirm.confirmed()
+    new = [
+        e.label for e in equations.equations_of_book() if confirmed.pop(e.label, "") != e.digest()
+    ]
+    assert not new, f"python tests/equations/confirm.py shows {', '.join(new)} beside the checks"
+    assert not confirmed, f"tests/equations/confirmed.txt: not in the book: {', '.join(confirmed)}"
+
+
+def test_any_change_of_a_formula_is_seen():
+    plus, minus, wrapped = (Equation("eq-a", "a.md", 1, s) for s in ("a + b", "a - b", "a\n + b\n"))
+    assert plus.digest() == wrapped.digest() != minus.digest()
 
 
 def test_every_check_names_one_equation_and_says_what_it_does():

@@ -32,11 +32,16 @@ NO_TEXT = ("code", "code-block", "code-cell", "literalinclude")  # directives wi
 
 
 class Equation(NamedTuple):
-    """A numbered equation: its name ("" if it has none), and its place."""
+    """A numbered equation: its name ("" if it has none), its place, and its LaTeX."""
 
     label: str
     page: str
     line: int
+    latex: str = ""
+
+    def digest(self) -> str:
+        """A short hash of its LaTeX, whatever its white space."""
+        return fingerprint.digest(" ".join(self.latex.split()))[:12]
 
 
 class Check(NamedTuple):
@@ -63,15 +68,17 @@ def equations_of(text: str, page: str = "", first_line: int = 1) -> Iterator[Equ
             continue
         line = first_line + token.map[0]
         if token.type == "math_block_label":
-            yield Equation(token.info, page, line)
+            yield Equation(token.info, page, line, token.content)
         elif token.type == "amsmath" and token.meta["numbered"] != "*":
-            yield Equation("", page, line)  # it gets a number that nothing can refer to
+            yield Equation(
+                "", page, line, token.content
+            )  # it gets a number that nothing can refer to
         elif token.type in ("fence", "colon_fence"):
             directive = re.match(r"\{([\w:-]+)\}", token.info.strip())
             if directive and directive[1] == "math":
                 label = re.search(r"^:?(?:label|name):\s*(\S+)", token.content, re.M)
                 if label:
-                    yield Equation(label[1], page, line)
+                    yield Equation(label[1], page, line, token.content)
             elif directive and directive[1] not in NO_TEXT:
                 yield from equations_of(token.content, page, line + 1)
 
@@ -127,4 +134,5 @@ def state() -> str:
     """The hash of all that the checks and their table depend on: equations, checks, `genbook`."""
     sources = [path.read_text("utf-8") for path in sorted(ROOT.glob("tests/equations/*.py"))]
     code = map(fingerprint.of_imports, sources)
-    return fingerprint.digest(repr(equations_of_book()), *code, *sources)
+    labels = [(equation.label, equation.page) for equation in equations_of_book()]
+    return fingerprint.digest(repr(labels), *code, *sources)
