@@ -20,7 +20,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; 
 LOCK = "$(BIN)/uv" pip compile --quiet --universal --generate-hashes --no-strip-extras \
 	--python-version 3.10 --no-header pyproject.toml
 
-.PHONY: book test test-all mutants fuzz bench links dist serve check format audit lock relock \
+.PHONY: book test test-all mutants claims fuzz bench links dist serve check format audit lock relock \
 	install install-dev clean distclean help
 .NOTPARALLEL:
 .DEFAULT_GOAL := book
@@ -66,6 +66,9 @@ serve: ## show the built book at http://localhost:8000 (PORT=...)
 dist: install-dev ## make the wheel and the sdist into dist/
 	rm -rf dist
 	"$(BIN)/python" -m build
+
+claims: install ## run the book under other arithmetic and seeds: do its claims hold? (RUNS="default avx2")
+	"$(BIN)/python" -W ignore tools/claims.py $(RUNS)
 
 links: install ## ask every host that the book links to whether its page is still there
 	@mkdir -p _build

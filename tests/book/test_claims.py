@@ -2,6 +2,9 @@
 
 import json
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -148,3 +151,39 @@ def test_claims_leave_the_names_of_a_page_alone(page):
     own = {name for code in bare for name in bound_by(code)}
     for code in map(claims.code_of, claims.CELL.findall(text)):
         assert not bound_by(code) & own, code
+
+
+def test_other_seeds_and_their_claims(book):
+    book.page(
+        "a",
+        """\
+```{code-cell} ipython3
+import numpy as np
+import paddle
+
+paddle.seed(0)
+draws = [np.random.default_rng(0).random(), paddle.rand([1]).item()]
+print("drawn")
+```
+
+Each draw is a number.
+
+```{code-cell} ipython3
+:tags: [claim]
+from genbook.publishing.claims import claim
+
+claim("Each draw is a number.", draws, above=0, below=1)
+claim("draw is a number", draws[0], equals=np.random.Generator(np.random.PCG64(0)).random())
+```
+""",
+    )
+    shutil.copytree(ROOT / "tools", book.root / "tools")
+    script = [sys.executable, "-W", "ignore", "tools/claims.py", "default", "seed1"]
+    run = subprocess.run(script, cwd=book.root, env=book.env, capture_output=True, text=True)
+    assert run.returncode == 1, run.stderr
+    lines = [re.split(r"\s{2,}", line) for line in run.stdout.splitlines()]
+    assert lines[0] == ["", "default", "seed1"]
+    assert lines[1] == ["book/a"]
+    assert lines[2][0] == "Each draw is a number." and lines[2][1] != lines[2][2]
+    assert lines[3][:2] == ["draw is a number", "exact"] and lines[3][2].startswith("FALSE")
+    assert lines[4] == ["2 claims, 1 of which do not hold in every run"]
