@@ -14,7 +14,10 @@ Text.
 digits = load("digits", channels=3)
 digits, test = load("digits"), load("digits", "test")
 strokes = load("strokes")
+print('load("digits") 零'), load("digits").images  # load("digits")
 ```
+
+The call `load("digits")` loads them.
 """
 
 
@@ -32,6 +35,10 @@ def test_another_edition_loads_its_data_and_says_so_under_the_title(monkeypatch)
     assert 'digits = load("mnist", channels=3, most=4000)\n' in page
     assert 'digits, test = load("mnist", most=4000), load("mnist", "test", most=4000)\n' in page
     assert 'strokes = load("strokes")\n' in page
+    assert (
+        """print('load("digits") 零'), load("mnist", most=4000).images  # load("digits")""" in page
+    )
+    assert 'The call `load("digits")` loads them.' in page
     head, _, rest = page.partition("# A chapter\n")
     assert head == PAGE.partition("# A chapter\n")[0]
     assert rest.lstrip().startswith("```{admonition} The MNIST edition")

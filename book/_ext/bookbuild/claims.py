@@ -162,9 +162,16 @@ class Claims(SphinxDirective):
         checked = of_whole_book(self.env)
         if self.name == "doubts":
             checked = [c for c in checked if not c.claim.holds]
+            lines = []
             if not checked:
                 return self.parse_text_to_nodes("In this build every claim holds.")
-        lines = []
+        else:
+            false = sum(not c.claim.holds for c in checked)
+            pages = len({c.page for c in checked})
+            how = f"{false} of them do not hold" if false else "all of them hold"
+            lines = [
+                f"The book makes {len(checked)} claims on {pages} pages, and in this build {how}."
+            ]
         for page in dict.fromkeys(c.page for c in checked):
             lines += ["", f"**{{doc}}`/{page}`**", "", "| | Sentence | Claim | Value | Margin |"]
             lines += ["|---|---|---|---|---|"]

@@ -4,6 +4,7 @@ The chapters load the handwritten digits by name. In another edition their code 
 set, so that what a page shows is what ran. The prose is that of the digits; a note says so.
 """
 
+import ast
 import os
 import re
 
@@ -13,7 +14,11 @@ NAMES = {"digits": "UCI digits", "mnist": "MNIST", "hanzi": "Chinese MNIST"}
 
 # The chapters compare all images with each other, in memory that grows with their square.
 MOST = 4000
-LOAD = re.compile(r'load\("digits"([^()]*)\)')
+# A code cell: its head with the options, its code, its end
+CELL = re.compile(
+    r"^(```\{code-cell\}.*\n(?:---\n(?s:.*?)^---\n|(?::.*\n)*))((?s:.*?))(^```$)", re.M
+)
+
 
 NOTE = """
 ```{{admonition}} The {name} edition
@@ -40,8 +45,26 @@ def adapt(text: str) -> str:
     if edition == "digits" or 'load("digits"' not in text:
         return text
     note = NOTE.format(name=NAMES[edition], default=NAMES["digits"], most=MOST)
-    text = LOAD.sub(rf'load("{edition}"\1, most={MOST})', text)
+    text = CELL.sub(lambda cell: cell[1] + load_other(cell[2], edition) + cell[3], text)
     return re.sub(r"^# .*\n", lambda title: title[0] + note, text, count=1, flags=re.M)
+
+
+def load_other(code: str, edition: str) -> str:
+    """The code with the data of an edition in place of the digits, wherever it loads them."""
+    ends = [len(line.encode()) for line in code.splitlines(keepends=True)]
+    starts = [sum(ends[:i]) for i in range(len(ends))]
+    changes = []  # (start, end, new) in bytes
+    for call in ast.walk(ast.parse(code)):
+        if isinstance(call, ast.Call) and ast.unparse(call).startswith("load('digits'"):
+            name = call.args[0]
+            first = starts[name.lineno - 1] + name.col_offset
+            last = starts[call.end_lineno - 1] + call.end_col_offset - 1  # before the bracket
+            changes.append((first, first + len('"digits"'), f'"{edition}"'))
+            changes.append((last, last, f", most={MOST}"))
+    raw = code.encode()
+    for first, last, new in sorted(changes, reverse=True):
+        raw = raw[:first] + new.encode() + raw[last:]
+    return raw.decode()
 
 
 def check(app, config):
