@@ -144,11 +144,7 @@ def test_exceptions_are_needed(page):
 @pytest.mark.parametrize("page", PAGES)
 def test_claims_leave_the_names_of_a_page_alone(page):
     text = (ROOT / f"book/{page}.md").read_text("utf-8")
-    cells = re.findall(
-        r"^```\{code-cell\}[^\n]*\n(.*?)^```$", claims.CELL.sub("", text), re.M | re.S
-    )
-    bare = [re.sub(r"\A(---\n.*?\n---\n|(:.*\n)+)", "", code, flags=re.S) for code in cells]
-    own = {name for code in bare for name in bound_by(code)}
+    own = {name for code in codes(claims.CELL.sub("", text)) for name in bound_by(code)}
     for code in map(claims.code_of, claims.CELL.findall(text)):
         assert not bound_by(code) & own, code
 
