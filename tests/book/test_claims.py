@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import unclaimed
+from cells import codes
 
 from bookbuild import claims
 from genbook.publishing.claims import claim

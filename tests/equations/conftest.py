@@ -6,7 +6,7 @@
         agree(gaussian_kl(mu, logvar), integral, tolerance=1e-6)
 
 The mark names the equation and, in its first check, says in a few words what it says. The
-docstring says how the check was made, for the page "Verified equations", which shows both as MyST.
+docstring says how the check was made, for the page "Verified", which shows both as MyST.
 Where `genbook` computes the equation, the check calls that very function; what it is compared with
 must come another way.
 """

@@ -1,7 +1,7 @@
 """The numbered equations of the book, and the checks in tests/equations that vouch for them.
 
 An equation's name says what it needs: `eq-...` is a claim and has at least one check, `def-...`
-is a definition and may have one. The page "Verified equations" runs all checks and shows them.
+is a definition and may have one. The page "Verified" runs all checks and shows them.
 """
 
 from __future__ import annotations
