@@ -62,7 +62,7 @@ class Judge(nn.Layer):
 
 
 def train_judge(data, steps=800, seed=0, **settings):
-    """A Judge trained on the images and labels of `data`, a Dataset. settings: for `fit`."""
+    """A Judge trained on the images and labels of a Dataset. settings: for `fit`."""
     if data.images.shape[1] != 1:
         raise ValueError(f"one channel is expected, got {data.images.shape[1]}")
     paddle.seed(seed)

@@ -126,7 +126,8 @@ def standard_error(score, samples, classes=None, repeats=200, seed=0):
         raise ValueError(f"{samples.size} samples and {repeats} repeats are too few")
     classes = np.zeros(len(samples)) if classes is None else np.asarray(classes)
     if classes.shape != samples.shape[:1]:
-        raise ValueError(f"{len(samples)} samples, classes of shape {list(classes.shape)}")
+        shape = list(classes.shape)
+        raise ValueError(f"{len(samples)} samples, classes of shape {shape}")
     rows = [np.flatnonzero(classes == k) for k in np.unique(classes)]
     draws = np.hstack([rng.choice(r, (repeats, len(r))) for r in rows])  # [repeats, N]
     return float(np.std([score(samples[draw]) for draw in draws], ddof=1))
