@@ -1,10 +1,13 @@
+import ast
+import re
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import paddle
 import pytest
 import sympy
-from genbook.diffusion import GaussianDiffusion, cosine_beta_schedule
+from genbook.diffusion import GaussianDiffusion, cosine_beta_schedule, guided
 from numpy.polynomial.hermite_e import hermegauss
 from scipy import stats
 from scipy.integrate import quad
@@ -204,6 +207,69 @@ def test_bound_draws(agree):
     t = rng.choice(5, 200_000, p=weight / weight.sum())
     noisy = error[t] * rng.standard_normal(len(t)) ** 2
     agree.in_mean(weight.sum() * noisy, (weight * error).sum())
+
+
+@pytest.mark.checks("eq-bound-clip", "what clipping does to the error of an estimate")
+def test_bound_clip(agree):
+    """1,000 random images with estimates far out of their range: the clipped is never farther."""
+    rng = np.random.default_rng(0)
+    x_0, estimate = rng.uniform(-1, 1, (1000, 4)), 2 * rng.standard_normal((1000, 4))
+    before = ((x_0 - estimate) ** 2).sum(axis=1)
+    after = ((x_0 - estimate.clip(-1, 1)) ** 2).sum(axis=1)
+    assert (after < before).mean() > 0.9
+    agree(np.maximum(0, after - before), np.zeros(1000), 0)
+
+
+def of_the_chapter(**given):
+    """What the chapter's cells define to measure the bound, for another process and network."""
+    page = (Path(__file__).parents[2] / "book/diffusion-bound.md").read_text("utf-8")
+    cells = re.findall(r"^```\{code-cell\}[^\n]*\n(.*?)^```$", page, re.M | re.S)
+    cells = [re.sub(r"\A(---\n.*?\n---\n|:tags:[^\n]*\n)", "", c, flags=re.S) for c in cells]
+    names = {"prior_term", "a_bar", "snr", "weight", "quotient", "dequantised"}
+    names |= {"squared_errors_of_v", "bits_per_dimension"}
+    found = {"np": np, "paddle": paddle, "guided": guided, **given}
+    for node in (node for cell in cells for node in ast.parse(cell).body):
+        name = getattr(node, "name", None) or ast.unparse(getattr(node, "targets", [node])[0])
+        if name in names:
+            exec(compile(ast.Module([node], []), "diffusion-bound.md", "exec"), found)
+    return found
+
+
+@pytest.mark.checks("eq-bound-clip")
+def test_the_bound_that_the_chapter_measures_is_of_the_clipped_model(agree):
+    """The chapter's code for one pixel and $T = 6$: divergences of the sampler's own steps."""
+    diffusion = GaussianDiffusion(cosine_beta_schedule(6), prediction="v")
+    left, n, image = diffusion.alphas_cumprod, 20_000, 0.8
+
+    def network(x, t, labels=None):
+        return 0 * x - 1.5  # far out at the late steps
+
+    code = of_the_chapter(diffusion=diffusion, unet=network, D=1)
+    images = np.full((n, 1, 1, 1), image, "float32")
+    drawn = code["squared_errors_of_v"](images, np.zeros(n, "int64"), 1)
+    noise = stats.norm.ppf((np.arange(4000) + 0.5) / 4000)
+    for variances in (diffusion.posterior_variance, diffusion.betas):
+        total = []
+        for x_0 in (np.floor(256 * image) + np.arange(0.1, 1, 0.2)) / 128 - 1:
+            nats = divergence(np.sqrt(left[-1]) * x_0, np.sqrt(1 - left[-1]), 0, 1)
+            for i in range(6):
+                x_t = np.sqrt(left[i]) * x_0 + np.sqrt(1 - left[i]) * noise
+                x_t = paddle.to_tensor(x_t, dtype="float32").reshape([-1, 1, 1, 1])
+                t = paddle.full([len(noise)], i, dtype="int64")
+                mean, _, _, start = diffusion.p_mean_variance(network, x_t, t)
+                if i == 0:
+                    scale = np.sqrt(1 - left[0])
+                    nats -= log_normal(x_0, start.numpy().ravel(), scale).mean()
+                    continue
+                x_start = paddle.full_like(x_t, float(x_0))
+                target, s2, _ = diffusion.q_posterior_mean_variance(x_start, x_t, t)
+                s2, shift = s2.numpy().ravel()[0], (target - mean).numpy().ravel()
+                kl = np.log(variances[i] / s2) + (s2 + shift**2) / variances[i] - 1
+                nats += kl.mean() / 2
+            total.append(nats)
+        quotient = np.append(1.0, diffusion.posterior_variance[1:] / variances[1:])
+        bits = code["bits_per_dimension"](images, *drawn, quotient)
+        agree.in_mean(bits, np.mean(total) / np.log(2) + 7)
 
 
 @pytest.mark.checks("eq-dequantisation", "from a density to the probability of a level")
