@@ -271,16 +271,18 @@ def test_ddim_step(agree):
 
 @pytest.mark.checks("def-ddim-sigma", "new noise of that step")
 def test_ddim_sigma(agree):
-    r"""For $\eta = 1$: the precisions of forward step and prior add up to that of the posterior."""
+    r"""For $\eta = 1$ the precisions of forward step and prior add up to that of the posterior; for
+    $\eta = 0.5$ half of it."""
     for t, s in ((2, 1), (300, 299), (700, 400), (950, 10)):
         zero, one = pixel(0.0), pixel(1.0)
-        quiet, loud = (
-            DIFFUSION.ddim_sample(lambda x, t: x, pixel(0.3), index(t), index(s), 1.0, e)
-            for e in (zero, one)
-        )
         alpha, left = np.prod(1 - DIFFUSION.betas[s:t]), np.prod(1 - DIFFUSION.betas[:s])
         precision = alpha / (1 - alpha) + 1 / (1 - left)
-        agree((loud - quiet).item(), precision**-0.5, 1e-6)
+        for eta in (0.5, 1.0):
+            quiet, loud = (
+                DIFFUSION.ddim_sample(lambda x, t: x, pixel(0.3), index(t), index(s), eta, e)
+                for e in (zero, one)
+            )
+            agree((loud - quiet).item(), eta * precision**-0.5, 1e-6)
 
 
 def gaussian_gain(t, s, c):
@@ -335,7 +337,7 @@ def test_ddim_deficit(agree):
 
 @pytest.mark.checks("eq-ddim-shrink", "spread that is left after even DDIM steps")
 def test_ddim_shrink(agree):
-    """The code's loop on a normal pixel of variance 1, with even angles; the limit at $n=1000$."""
+    """The code's loop on a normal pixel of variance 1, with even angles; the bound for $n$ up to 1,000."""
     for n in (2, 5, 10, 40):
         angle = np.linspace(0, np.pi / 2 - 1e-6, n + 1)
         left = np.cos(angle) ** 2

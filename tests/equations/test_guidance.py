@@ -104,7 +104,8 @@ def test_classifier_shift(agree):
 
 @pytest.mark.checks("eq-classifier-guidance", "noise guided by a classifier")
 def test_classifier_guidance(agree):
-    r"""Quadrature; for $\gamma = 1$ it must be the noise of the class, which has a closed form."""
+    r"""Quadrature; for $\gamma = 1$ it must be the noise of the class, which has a closed form, and
+    for 0 and 2.5 that of the density of all times a power of the classifier."""
     for level in (0.3, 0.8):
         for of in CLASSES[:2]:
             for x_t in POINTS[::4]:
@@ -127,6 +128,13 @@ def test_classifier_guidance(agree):
                 variance = level * of[2] ** 2 + 1 - level
                 closed = noise * (x_t - np.sqrt(level) * of[1]) / variance
                 agree(mean - noise * gradient, closed, 1e-6)
+                for gamma in (0, 2.5):
+
+                    def tilted(u, gamma=gamma, of=of, level=level):
+                        every = log_evidence(u, level, CLASSES)
+                        return (1 - gamma) * every + gamma * log_evidence(u, level, [of])
+
+                    agree(mean - gamma * noise * gradient, -noise * slope(tilted, x_t), 1e-6)
 
 
 def two_networks(prediction, diffusion):
@@ -193,7 +201,11 @@ def test_guided_density(agree):
                 every = log_evidence(u, level, CLASSES)
                 return every + (1 + w) * (log_evidence(u, level, [of]) - every)
 
-            agree(label + w * (label - none), slope(product, x_t), 1e-6)
+            def quotient(u):
+                return (1 + w) * log_evidence(u, level, [of]) - w * log_evidence(u, level, CLASSES)
+
+            for density in (quotient, product):
+                agree(label + w * (label - none), slope(density, x_t), 1e-6)
 
 
 @pytest.mark.checks("eq-toy-scores", "scores of two classes of numbers")
@@ -203,11 +215,12 @@ def test_toy_scores(agree):
     for level in (0.1, 0.5, 0.9):
         for x_t in POINTS[::2]:
             variance, centre = 0.25 * level + 1 - level, np.sqrt(level)
-            agree(
-                slope(lambda u: log_evidence(u, level, classes[:1]), x_t),
-                -(x_t - centre) / variance,
-                1e-6,
-            )
+            for y, of in ((1, classes[:1]), (-1, classes[1:])):
+                agree(
+                    slope(lambda u, of=of: log_evidence(u, level, of), x_t),
+                    -(x_t - y * centre) / variance,
+                    1e-6,
+                )
             agree(
                 slope(lambda u: log_evidence(u, level, classes), x_t),
                 -(x_t - np.tanh(x_t * centre / variance) * centre) / variance,

@@ -55,12 +55,15 @@ def test_efficiency(agree):
 
 @pytest.mark.checks("eq-bfloat16", "The error of rounding to 8 significant bits")
 def test_bfloat16(agree):
-    """All float32 numbers from 1 to 2 by Paddle's cast: the largest relative error is near 2^-8."""
+    """All float32 numbers from 1 to 2 by Paddle's cast: the largest error is 2^-8, the largest
+    relative one near 2^-8; and the same from 2^-20 and 2^30 on."""
     x = np.arange(2**23, 2**24, dtype=np.uint32).astype(np.float32) / np.float32(2**23)
     rounded = paddle.to_tensor(x).cast("bfloat16").cast("float32").numpy()
     worst = np.abs(rounded.astype(np.float64) - x) / x
     assert worst.max() <= 2**-8
     agree(worst.max(), 2**-8, tolerance=2**-15)  # reached but for the halfway point itself
+    e = np.floor(np.log2(x.astype(np.float64)))
+    agree((np.abs(rounded.astype(np.float64) - x) / 2 ** (e - 8)).max(), 1.0, tolerance=0)
     for exponent in (-20, 30):  # the same in every range
         scaled = paddle.to_tensor(x * np.float32(2.0**exponent)).cast("bfloat16").cast("float32")
         agree(scaled.numpy() / 2.0**exponent, rounded, tolerance=0)
