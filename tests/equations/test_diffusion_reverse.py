@@ -337,7 +337,8 @@ def test_ddim_deficit(agree):
 
 @pytest.mark.checks("eq-ddim-shrink", "spread that is left after even DDIM steps")
 def test_ddim_shrink(agree):
-    """The code's loop on a normal pixel of variance 1, with even angles; the bound for $n$ up to 1,000."""
+    """The code's loop on a normal pixel of variance 1, with even angles; the bound for
+    all $n$ up to 1,000."""
     for n in (2, 5, 10, 40):
         angle = np.linspace(0, np.pi / 2 - 1e-6, n + 1)
         left = np.cos(angle) ** 2
