@@ -58,18 +58,20 @@ def test_unlabelled_mean(agree):
 
 @pytest.mark.checks("eq-hidden-loss", "loss with hidden labels")
 def test_hidden_loss(agree):
-    """Monte Carlo: 200,000 labels hidden by the code, against a count of all cases."""
+    """Monte Carlo: 200,000 labels hidden by the code, against a count of all cases; two pixels."""
     paddle.seed(0)
     rng = np.random.default_rng(0)
     share, unknown = 0.3, 3
     probability = np.array([0.5, 0.3, 0.2])
-    centre, answer = np.array([-1.0, 0.2, 2.0]), np.array([-0.7, 0.5, 1.0, 0.1])
+    centre = np.array([[-1.0, 0.3], [0.2, -0.4], [2.0, 1.0]])
+    answer = np.array([[-0.7, 0.1], [0.5, -0.5], [1.0, 1.2], [0.1, 0.2]])
     y = rng.choice(3, 200_000, p=probability)
-    v = centre[y] + rng.choice([-0.5, 0.5], y.shape)
+    v = centre[y] + rng.choice([-0.5, 0.5], (len(y), 2))
     shown = hide_labels(paddle.to_tensor(y), unknown, share).numpy()
-    told = (probability * ((answer[:3] - centre) ** 2 + 0.25)).sum()
-    untold = (probability * ((answer[3] - centre) ** 2 + 0.25)).sum()
-    agree.in_mean((answer[shown] - v) ** 2, np.array((1 - share) * told + share * untold))
+    told = (probability * (((answer[:3] - centre) ** 2).sum(axis=1) + 2 * 0.25)).sum() / 2
+    untold = (probability * (((answer[3] - centre) ** 2).sum(axis=1) + 2 * 0.25)).sum() / 2
+    loss = ((answer[shown] - v) ** 2).mean(axis=1)
+    agree.in_mean(loss, np.array((1 - share) * told + share * untold))
 
 
 @pytest.mark.checks("eq-bayes-score", "score of a class from the score of all")
