@@ -2,6 +2,7 @@ import numpy as np
 import paddle
 import pytest
 from genbook.evaluation.metrics import elbo
+from genbook.training.loop import MovingAverage
 from genbook.vae import VAE
 from scipy import stats
 
@@ -31,6 +32,22 @@ def likelihood(model, z, label):
     codes = paddle.to_tensor(z[:, None], dtype="float32")
     white = model.decode(codes, copies(label, len(z), "int64")).numpy().reshape(-1, 1, 2)
     return stats.bernoulli.pmf(IMAGES, white.astype(np.float64)).prod(axis=2)
+
+
+@pytest.mark.checks("def-weight-average", "average of the weights of all steps")
+def test_weight_average(agree):
+    """The sum over 40 steps, each weighed by its age, once the start is behind."""
+    rng = np.random.default_rng(0)
+    model, alpha = paddle.nn.Linear(3, 2), 0.995
+    average = MovingAverage(model, alpha)
+    average.updates = 10_000
+    past = [model.weight.numpy().astype(float)]
+    for _ in range(40):
+        past.append(rng.standard_normal((3, 2)))
+        model.weight.set_value(past[-1].astype("float32"))
+        average.update(model)
+    weighted = sum((1 - alpha) * alpha**age * past[-1 - age] for age in range(40))
+    agree(average.state["weight"], weighted + alpha**40 * past[0], 1e-5)
 
 
 @paddle.no_grad()
