@@ -193,10 +193,12 @@ def test_conv_transpose_size(agree):
 
 @pytest.mark.checks("eq-conv-kron", "transposed convolution without overlap")
 def test_conv_kron(agree):
-    """NumPy's Kronecker product against Paddle."""
+    """NumPy's Kronecker product and its matrix of blocks, against Paddle."""
     z, w = arrays((2, 2), (2, 2))
     got = F.conv2d_transpose(*(paddle.to_tensor(a[None, None]) for a in (z, w)), stride=2)
     agree(got[0, 0], np.kron(z, w), 1e-12)
+    blocks = np.block([[z[0, 0] * w, z[0, 1] * w], [z[1, 0] * w, z[1, 1] * w]])
+    agree(got[0, 0], blocks, 1e-12)
 
 
 @pytest.mark.checks("def-batch-norm", "batch normalisation")

@@ -211,7 +211,9 @@ def test_gaussian_error(agree):
     """SymPy: what a linear regression of $x_0$ on $x_t$ leaves of its variance."""
     c, left = sympy.symbols("c left", positive=True)
     covariance, variance = sympy.sqrt(left) * c**2, left * c**2 + 1 - left
-    agree.exactly(c**2 / (1 + c**2 * left / (1 - left)), c**2 - covariance**2 / variance)
+    rest = c**2 - covariance**2 / variance
+    agree.exactly(1 / (1 / c**2 + left / (1 - left)), rest)
+    agree.exactly(c**2 / (1 + c**2 * left / (1 - left)), rest)
 
 
 @pytest.mark.checks("eq-bound-draws", "a weighted sum as a mean over drawn steps")
@@ -258,14 +260,18 @@ def test_bound_ho(agree):
 
 @pytest.mark.checks("eq-bound-label", "bound through the true label alone")
 def test_bound_label(agree):
-    """Three classes of normal images on a line, at 200 random images: never too low."""
+    """Three classes of normal images on a line, at 200 random images: never too low. The density is
+    the slope of the distribution function."""
     rng = np.random.default_rng(0)
     share, centre = np.array([0.2, 0.5, 0.3]), np.array([-2.0, 0.0, 1.0])
     for _ in range(200):
         y = rng.choice(3, p=share)
         x = centre[y] + rng.standard_normal()
-        each = np.log(share) + log_normal(x, centre, 1)
-        agree(max(0.0, -np.log(np.exp(each).sum()) + each[y]), 0.0, 1e-12)
+        low, high = (share @ stats.norm.cdf(x + step, centre, 1) for step in (-1e-4, 1e-4))
+        surprise = -np.log(share @ stats.norm.pdf(x, centre, 1))
+        agree(surprise, -np.log((high - low) / 2e-4), 1e-6)
+        bound = -np.log(share[y]) - log_normal(x, centre[y], 1)
+        agree(max(0.0, surprise - bound), 0.0, 1e-12)
 
 
 @pytest.mark.checks("eq-bound-integral", "the bound of a normal pixel in the limit")

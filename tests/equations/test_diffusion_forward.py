@@ -152,7 +152,8 @@ def test_exploding_sigma(agree):
     variance = 0.0  # of y given the image
     for beta, left in zip(diffusion.betas, diffusion.alphas_cumprod, strict=True):
         variance += beta / left  # the noise of one step, at the scale of y
-        agree(variance * left / (1 - left), 1.0, 1e-9)
+        agree((1 - left) / left / variance, 1.0, 1e-9)
+        agree(1 / (left / (1 - left)) / variance, 1.0, 1e-9)
 
 
 @pytest.mark.checks("def-cosine-schedule", "cosine schedule")

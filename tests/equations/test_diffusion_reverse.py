@@ -42,6 +42,7 @@ def test_posterior_bayes(agree):
         here = sum(path[x_0, x_1, x_2, x_3] for x_1 in range(3))
         at_3 = sum(path[x_0, x_1, y, x_3] for x_1 in range(3) for y in range(3))
         at_2 = sum(path[x_0, x_1, x_2, y] for x_1 in range(3) for y in range(3))
+        agree.exactly(here / at_2, step[2][x_2][x_3])  # whatever x_0
         agree.exactly(here / at_3, step[2][x_2][x_3] * at_2 / at_3)
 
 
@@ -410,4 +411,8 @@ def test_reverse_stationary(agree):
         mean = DIFFUSION.q_posterior_mean_variance(
             pixel(0.8 * np.sqrt(left)), pixel(0.8), index(t)
         )[0]
-        agree(mean.item(), 0.8 * np.sqrt(1 - DIFFUSION.betas[t - 1]), 1e-6)
+        alpha, before = 1 - DIFFUSION.betas[t - 1], np.prod(1 - DIFFUSION.betas[: t - 1])
+        quotient = (before * (1 - alpha) + 1 - before) / (1 - left)
+        agree(quotient, (1 - left) / (1 - left), 1e-9)
+        agree(mean.item(), np.sqrt(alpha) * quotient * 0.8, 1e-6)
+        agree(mean.item(), np.sqrt(alpha) * 0.8, 1e-6)

@@ -179,15 +179,31 @@ def test_v_from_noise(agree):
     )
     x_t = diffusion.q_sample(x_0, t, noise).numpy().ravel().astype(float)
     level = diffusion.alphas_cumprod[t.numpy()]
-    from_noise = (noise.numpy().ravel() - np.sqrt(1 - level) * x_t) / np.sqrt(level)
-    agree(diffusion.target(x_0, t, noise).numpy().ravel(), from_noise, 1e-5)
+    v, e = diffusion.target(x_0, t, noise).numpy().ravel(), noise.numpy().ravel()
+    a, b = np.sqrt(level), np.sqrt(1 - level)
+    agree(v, a * e - b * (x_t - b * e) / a, 1e-5)
+    agree(v, 1 / a * e - b / a * x_t, 1e-5)
 
 
 @pytest.mark.checks("eq-guided-v", "guided $v$")
 def test_guided_v(agree):
-    """By hand, as for the noise: the image that it stands for must move on by $w$."""
-    for scale in (0.0, 0.5, 4.0):
-        agree(guided_start("v", X_T, T, scale), [0.4 + scale * 1.3] * 3, 1e-4)
+    """By hand, as for the noise: the image that it stands for must move on by $w$. And both forms,
+    against the $v$ of that image."""
+    diffusion = GaussianDiffusion(cosine_beta_schedule(1000), "v")
+    level = diffusion.alphas_cumprod[T.numpy()].reshape(-1, 1, 1, 1)
+    k, c = 1 / np.sqrt(level), -np.sqrt(1 - level) / np.sqrt(level) * X_T.numpy()
+
+    def noise_and_v(image):
+        x_0 = paddle.full(X_T.shape, image)
+        noise = diffusion.predict_noise_from_start(X_T, T, x_0)
+        return noise.numpy().astype(float), diffusion.target(x_0, T, noise).numpy().astype(float)
+
+    (e_label, v_label), (e_none, v_none) = noise_and_v(0.4), noise_and_v(-0.9)
+    for w in (0.0, 0.5, 4.0):
+        agree(guided_start("v", X_T, T, w), [0.4 + w * 1.3] * 3, 1e-4)
+        moved = noise_and_v(0.4 + w * 1.3)[1]
+        agree(k * ((1 + w) * e_label - w * e_none) + c, moved, 1e-4)
+        agree((1 + w) * v_label - w * v_none, moved, 1e-4)
 
 
 @pytest.mark.checks("eq-guided-density", "density behind the guided score")

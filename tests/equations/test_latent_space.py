@@ -73,6 +73,7 @@ def test_norm_spread(agree):
     """SciPy's exact chi distribution: relative deviations, which shrink as 1 / J."""
     for J in (100, 1000, 10_000):
         agree(stats.chi(J).mean() / np.sqrt(J), 1.0, 0.3 / J)
+        agree(stats.chi(J).std() / (np.sqrt(2 * J) / (2 * np.sqrt(J))), 1.0, 0.3 / J)
         agree(stats.chi(J).std() * np.sqrt(2), 1.0, 0.3 / J)
 
 

@@ -118,11 +118,13 @@ def test_continuous_bernoulli_mean(agree):
 
 @pytest.mark.checks("eq-cross-entropy-curvature", "cross-entropy near its minimum")
 def test_cross_entropy_curvature(agree):
-    """Second differences of the cross-entropy, relative to the formula."""
+    """First and second differences of the cross-entropy, relative to the formula."""
     h = 1e-4
     for m in (0.05, 0.3, 0.5, 0.9):
         low, mid, high = (bernoulli_nll(pixel(at), pixel(m)).item() for at in (m - h, m, m + h))
         agree((high - 2 * mid + low) / h**2 * m * (1 - m), 1.0, 1e-3)
+        for moved in (low, high):
+            agree((moved - mid) / (h**2 / (2 * m * (1 - m))), 1.0, 5e-3)
 
 
 @pytest.mark.checks("eq-region-optimum", "best output under region weights")

@@ -60,10 +60,14 @@ def test_variance_sum(agree):
 
 @pytest.mark.checks("eq-covariance-map", "covariance after a linear map")
 def test_covariance_map(agree):
-    """NumPy's covariance of twenty points before and after the map."""
+    """NumPy's covariance of twenty points before and after the map, and the mean of the mapped
+    distances, one point after the other."""
     rng = np.random.default_rng(0)
     points, a, b = rng.random((20, 3)), rng.standard_normal((2, 3)), rng.standard_normal(2)
-    agree(np.cov((points @ a.T + b).T), a @ np.cov(points.T) @ a.T, 1e-12)
+    mapped = np.cov((points @ a.T + b).T, ddof=0)
+    d = points - points.mean(axis=0)
+    agree(mapped, np.mean([a @ np.outer(e, e) @ a.T for e in d], axis=0), 1e-12)
+    agree(mapped, a @ np.cov(points.T, ddof=0) @ a.T, 1e-12)
 
 
 @pytest.mark.checks("eq-change-line", "density after a function of one variable")
@@ -343,8 +347,11 @@ def test_sample_variance(agree):
 
 @pytest.mark.checks("eq-importance", "importance sampling")
 def test_importance(agree):
-    """Monte Carlo: 100,000 weighted draws, against SciPy's tail of the normal distribution."""
+    """Monte Carlo: 100,000 weighted draws, against SciPy's tail of the normal distribution; the
+    integral by quadrature."""
     x = 4 + 1.2 * np.random.default_rng(0).standard_normal(100_000)
     weighted = (x > 4) * normal(x) / normal(x, 4, 1.2)
     agree.in_mean(weighted, stats.norm.sf(4))
+    integral = quad(lambda x: normal(x) / normal(x, 4, 1.2) * normal(x, 4, 1.2), 4, 16)[0]
+    agree(integral / stats.norm.sf(4), 1.0, 1e-9)
     agree(weighted.mean() / stats.norm.sf(4), 1.0, 0.05)  # wrong weights spread too widely to fail

@@ -364,8 +364,9 @@ def test_tweedie_normal(agree):
                 )[0]
                 for k in (0, 1)
             )
-            slope_ = np.sqrt(a) * deviation**2 / (a * deviation**2 + 1 - a)
-            agree(first / mass, slope_ * x, 1e-8)
+            v = a * deviation**2 + 1 - a
+            agree(first / mass, (1 - (1 - a) / v) * x / np.sqrt(a), 1e-8)
+            agree(first / mass, np.sqrt(a) * deviation**2 / v * x, 1e-8)
 
 
 @pytest.mark.checks("eq-remix", "Euler's method along the straight path")
