@@ -15,6 +15,8 @@ from scipy.integrate import quad
 log_normal = stats.norm.logpdf
 NODE, WEIGHT = hermegauss(12)
 WEIGHT = WEIGHT / WEIGHT.sum()  # of a standard normal variable
+PAIR = np.stack(np.meshgrid(NODE, NODE), axis=-1).reshape(-1, 2)  # the same for two of them
+PAIR_WEIGHT = np.outer(WEIGHT, WEIGHT).ravel()
 
 
 def divergence(m1, s1, m2, s2):
@@ -25,6 +27,17 @@ def divergence(m1, s1, m2, s2):
         return np.exp(log_p) * (log_p - log_normal(x, m2, s2))
 
     return quad(integrand, m1 - 10 * s1, m1 + 10 * s1, epsabs=1e-12)[0]
+
+
+def divergence_of_pairs(m1, s1, m2, s2):
+    """KL of normal images of two pixels, means [2], by the Gauss-Hermite rule in the plane."""
+    x = m1 + s1 * PAIR
+    return PAIR_WEIGHT @ (log_normal(x, m1, s1) - log_normal(x, m2, s2)).sum(axis=1)
+
+
+def two_pixels(values):
+    """Images of two pixels [N, 2] as the code takes them: float32 [N, 1, 1, 2]."""
+    return paddle.to_tensor(values, dtype="float32").reshape([-1, 1, 1, 2])
 
 
 def chain(seed):
@@ -51,6 +64,7 @@ def test_diffusion_bound(agree):
     for seed in range(20):
         of_q, of_p, _, _ = chain(seed)
         surprise = -np.log(of_p.sum(axis=(1, 2, 3)))
+        agree(-np.log((of_q * (of_p / of_q)).sum(axis=(1, 2, 3))), surprise, 1e-12)
         agree(np.maximum(0, surprise - bounds(of_q, of_p)), np.zeros(3), 1e-12)
         posterior = of_p / of_p.sum(axis=(1, 2, 3), keepdims=True)
         agree(bounds(posterior, of_p), surprise, 1e-12)
@@ -85,16 +99,20 @@ def test_bound_prior(agree):
 
 @pytest.mark.checks("eq-bound-means", "divergence of one step")
 def test_bound_means(agree):
-    """The definition of the divergence by quadrature, between the code's posteriors."""
+    """The definition of the divergence by quadrature in the plane of two pixels, between the code's
+    posteriors."""
     diffusion = GaussianDiffusion(cosine_beta_schedule(20), clip=10)
     for step in (2, 5, 12, 20):
         t = paddle.to_tensor([step - 1])
-        x_0, guess, x_t = (paddle.full([1, 1, 1, 1], value) for value in (0.7, -0.2, 0.4))
-        mean, variance, _ = (a.item() for a in diffusion.q_posterior_mean_variance(x_0, x_t, t))
+        x_0, guess, x_t = map(two_pixels, ([0.7, -0.5], [-0.2, 0.1], [0.4, -1.0]))
+        mean, variance, _ = diffusion.q_posterior_mean_variance(x_0, x_t, t)
         noise = diffusion.predict_noise_from_start(x_t, t, guess)
-        other = diffusion.p_mean_variance(lambda x, t, e=noise: e, x_t, t)[0].item()
-        formula = (mean - other) ** 2 / (2 * variance)
-        agree(divergence(mean, variance**0.5, other, variance**0.5) / formula, 1.0, 1e-6)
+        other = diffusion.p_mean_variance(lambda x, t, e=noise: e, x_t, t)[0]
+        mean, other = (m.numpy().ravel().astype(float) for m in (mean, other))
+        variance = variance.item()
+        formula = ((mean - other) ** 2).sum() / (2 * variance)
+        found = divergence_of_pairs(mean, variance**0.5, other, variance**0.5)
+        agree(found / formula, 1.0, 1e-6)
 
 
 ALPHA, BEFORE, ERROR = sympy.symbols("alpha bar_before error", positive=True)
@@ -128,7 +146,7 @@ def test_bound_v(agree):
 
 @pytest.mark.checks("eq-simple-weights", "losses as errors of $v$")
 def test_simple_weights(agree):
-    """Errors of the code's image and noise for right and wrong $v$, at five steps."""
+    """Errors of the code's image for right and wrong $v$ at five steps, of its noise at four."""
     diffusion = GaussianDiffusion(cosine_beta_schedule(1000), prediction="v")
     t = paddle.to_tensor([0, 100, 500, 800, 950])
     rng = np.random.default_rng(0)
@@ -146,49 +164,49 @@ def test_simple_weights(agree):
 
 @pytest.mark.checks("eq-bound-total", "the bound as a sum of errors of $v$")
 def test_bound_total(agree):
-    r"""The three terms for one pixel and $T = 6$: Gauss-Hermite, KL by quadrature, SciPy."""
+    r"""The three terms for two pixels and $T = 6$: Gauss-Hermite in the plane, SciPy."""
     diffusion = GaussianDiffusion(cosine_beta_schedule(6), prediction="v", clip=1e6)
-    left, betas, x_0 = diffusion.alphas_cumprod, diffusion.betas, 0.7
+    left, betas, x_0 = diffusion.alphas_cumprod, diffusion.betas, np.array([0.7, -0.4])
 
     def network(x, t):
-        return 0.3 * x - 0.1
+        return 0.3 * x + 0.2 * x[..., [1, 0]] - 0.1  # every pixel counts for both
 
-    total = divergence(np.sqrt(left[-1]) * x_0, np.sqrt(1 - left[-1]), 0, 1)
-    formula = total + 0.5 * np.log(2 * np.pi * (1 - left[0]))
+    total = divergence_of_pairs(np.sqrt(left[-1]) * x_0, np.sqrt(1 - left[-1]), 0, 1)
+    formula = total + 2 / 2 * np.log(2 * np.pi * (1 - left[0]))
     for i in range(6):
-        x_t = np.sqrt(left[i]) * x_0 + np.sqrt(1 - left[i]) * NODE
-        v = np.sqrt(left[i]) * NODE - np.sqrt(1 - left[i]) * x_0
+        x_t = np.sqrt(left[i]) * x_0 + np.sqrt(1 - left[i]) * PAIR
+        v = np.sqrt(left[i]) * PAIR - np.sqrt(1 - left[i]) * x_0
         weight = 0.5 if i == 0 else 0.5 * betas[i] * left[i - 1] / (1 - left[i - 1])
-        formula += weight * (WEIGHT * (v - network(x_t, i)) ** 2).sum()
-        column = paddle.to_tensor(x_t, dtype="float32").reshape([-1, 1, 1, 1])
-        t = paddle.full([len(NODE)], i, dtype="int64")
-        mean, variance, _, start = diffusion.p_mean_variance(network, column, t)
+        formula += weight * (PAIR_WEIGHT @ ((v - network(x_t, i)) ** 2).sum(axis=1))
+        images, known = two_pixels(x_t), two_pixels(np.tile(x_0, (len(PAIR), 1)))
+        t = paddle.full([len(PAIR)], i, dtype="int64")
+        mean, variance, _, start = diffusion.p_mean_variance(network, images, t)
         if i == 0:
-            each = -log_normal(x_0, start.numpy().ravel(), np.sqrt(1 - left[0]))
+            each = -log_normal(x_0, start.numpy().reshape(-1, 2), np.sqrt(1 - left[0])).sum(axis=1)
         else:
-            target = diffusion.q_posterior_mean_variance(paddle.full_like(column, x_0), column, t)[
-                0
-            ]
+            target = diffusion.q_posterior_mean_variance(known, images, t)[0]
             scale = np.sqrt(variance.numpy().ravel()[0])
-            means = zip(target.numpy().ravel(), mean.numpy().ravel(), strict=True)
-            each = [divergence(a, scale, b, scale) for a, b in means]
-        total += (WEIGHT * each).sum()
+            means = zip(target.numpy().reshape(-1, 2), mean.numpy().reshape(-1, 2), strict=True)
+            each = [divergence_of_pairs(a, scale, b, scale) for a, b in means]
+        total += PAIR_WEIGHT @ each
     agree(formula, total, 1e-4)
 
 
 @pytest.mark.checks("eq-bound-variance", "divergence of one step for another variance")
 def test_bound_variance(agree):
-    """The definition of the divergence by quadrature, for three variances at four steps."""
+    """The definition by quadrature in the plane of two pixels, for 3 variances at four steps."""
     diffusion = GaussianDiffusion(cosine_beta_schedule(20))
-    left, error = diffusion.alphas_cumprod, 0.9
+    left, error = diffusion.alphas_cumprod, np.array([0.9, -0.4])
     ratio = left / (1 - left)
     for i in (1, 4, 11, 18):
         posterior = diffusion.posterior_variance[i]
         shift = diffusion.posterior_mean_coef1[i] * error
         for variance in (posterior, diffusion.betas[i], 3 * posterior):
             r = posterior / variance
-            formula = 0.5 * (r - 1 - np.log(r)) + r / 2 * (ratio[i - 1] - ratio[i]) * error**2
-            agree(divergence(0, posterior**0.5, shift, variance**0.5) / formula, 1.0, 1e-7)
+            square = (error**2).sum()
+            formula = 2 / 2 * (r - 1 - np.log(r)) + r / 2 * (ratio[i - 1] - ratio[i]) * square
+            found = divergence_of_pairs(np.zeros(2), posterior**0.5, shift, variance**0.5)
+            agree(found / formula, 1.0, 1e-7)
 
 
 @pytest.mark.checks("eq-gaussian-error", "error of the best estimate of a normal pixel")
@@ -196,7 +214,9 @@ def test_gaussian_error(agree):
     """SymPy: what a linear regression of $x_0$ on $x_t$ leaves of its variance."""
     c, left = sympy.symbols("c left", positive=True)
     covariance, variance = sympy.sqrt(left) * c**2, left * c**2 + 1 - left
-    agree.exactly(c**2 / (1 + c**2 * left / (1 - left)), c**2 - covariance**2 / variance)
+    rest = c**2 - covariance**2 / variance
+    agree.exactly(1 / (1 / c**2 + left / (1 - left)), rest)
+    agree.exactly(c**2 / (1 + c**2 * left / (1 - left)), rest)
 
 
 @pytest.mark.checks("eq-bound-draws", "a weighted sum as a mean over drawn steps")
@@ -274,7 +294,8 @@ def test_the_bound_that_the_chapter_measures_is_of_the_clipped_model(agree):
 
 @pytest.mark.checks("eq-dequantisation", "from a density to the probability of a level")
 def test_dequantisation(agree):
-    """Both sides by quadrature, for the 256 levels of a pixel; equal for an even density."""
+    """Both sides by quadrature, for the 256 levels of one pixel and of two that depend on each
+    other; equal for an even density."""
     h = 2 / 256
     bent = stats.truncnorm(-3, 5, loc=-0.25, scale=0.25)
     for density, exact in ((bent.pdf, False), (lambda x: 0.5, True)):
@@ -282,6 +303,16 @@ def test_dequantisation(agree):
             chance = quad(density, h * k - 1, h * (k + 1) - 1, epsabs=1e-14)[0]
             mean = quad(lambda u, k=k, p=density: -np.log2(p(h * (k + u) - 1)), 0, 1)[0]
             over = mean + np.log2(1 / h) + np.log2(chance)
+            agree(over if exact else min(0.0, over), 0.0, 1e-9)
+    node, weight = np.polynomial.legendre.leggauss(12)
+    u, weight = np.stack(np.meshgrid(node, node), axis=-1) / 2 + 0.5, np.outer(weight, weight) / 4
+    pair = stats.multivariate_normal([-0.25, 0.1], [[0.06, 0.03], [0.03, 0.05]])
+    for density, exact in ((pair.pdf, False), (lambda x: 0.25 + 0 * x[..., 0], True)):
+        for k in ((90, 140), (20, 200), (0, 255)):
+            low, high = h * np.array(k) - 1, h * (np.array(k) + 1) - 1
+            chance = (weight * density(low + (high - low) * u)).sum() * np.prod(high - low)
+            mean = -(weight * np.log2(density(h * (np.array(k) + u) - 1))).sum()
+            over = mean + 2 * np.log2(1 / h) + np.log2(chance)
             agree(over if exact else min(0.0, over), 0.0, 1e-9)
 
 
@@ -295,14 +326,18 @@ def test_bound_ho(agree):
 
 @pytest.mark.checks("eq-bound-label", "bound through the true label alone")
 def test_bound_label(agree):
-    """Three classes of normal images on a line, at 200 random images: never too low."""
+    """Three classes of normal images on a line, at 200 random images: never too low. The density is
+    the slope of the distribution function."""
     rng = np.random.default_rng(0)
     share, centre = np.array([0.2, 0.5, 0.3]), np.array([-2.0, 0.0, 1.0])
     for _ in range(200):
         y = rng.choice(3, p=share)
         x = centre[y] + rng.standard_normal()
-        each = np.log(share) + log_normal(x, centre, 1)
-        agree(max(0.0, -np.log(np.exp(each).sum()) + each[y]), 0.0, 1e-12)
+        low, high = (share @ stats.norm.cdf(x + step, centre, 1) for step in (-1e-4, 1e-4))
+        surprise = -np.log(share @ stats.norm.pdf(x, centre, 1))
+        agree(surprise, -np.log((high - low) / 2e-4), 1e-6)
+        bound = -np.log(share[y]) - log_normal(x, centre[y], 1)
+        agree(max(0.0, surprise - bound), 0.0, 1e-12)
 
 
 @pytest.mark.checks("eq-bound-integral", "the bound of a normal pixel in the limit")

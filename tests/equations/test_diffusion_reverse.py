@@ -42,6 +42,7 @@ def test_posterior_bayes(agree):
         here = sum(path[x_0, x_1, x_2, x_3] for x_1 in range(3))
         at_3 = sum(path[x_0, x_1, y, x_3] for x_1 in range(3) for y in range(3))
         at_2 = sum(path[x_0, x_1, x_2, y] for x_1 in range(3) for y in range(3))
+        agree.exactly(here / at_2, step[2][x_2][x_3])  # whatever x_0
         agree.exactly(here / at_3, step[2][x_2][x_3] * at_2 / at_3)
 
 
@@ -90,24 +91,26 @@ def world(x_t, t):
     return values, density / density.sum()
 
 
-def one_back(t, x_t):
-    """q(x_{t-1} | x_t) in that world, from its own density at t - 1: a grid and the weights."""
-    beta, left = DIFFUSION.betas[t - 1], np.prod(1 - DIFFUSION.betas[: t - 1])
+def back(t, s, x_t):
+    """q(x_s | x_t) in that world, from its own density at s: a grid and the weights."""
+    alpha, left = np.prod(1 - DIFFUSION.betas[s:t]), np.prod(1 - DIFFUSION.betas[:s])
     x = np.linspace(-6, 6, 400_001)
     prior = sum(stats.norm.pdf(x, np.sqrt(left) * v, np.sqrt(1 - left)) for v in (-0.5, 1.0))
-    weight = prior * stats.norm.pdf(x_t, np.sqrt(1 - beta) * x, np.sqrt(beta))
+    weight = prior * stats.norm.pdf(x_t, np.sqrt(alpha) * x, np.sqrt(1 - alpha))
     return x, weight / weight.sum()
 
 
-@pytest.mark.checks("eq-reverse-mixture", "one step back, the clean image not known")
+@pytest.mark.checks("eq-reverse-mixture", "back to a state, the clean image not known")
 def test_reverse_mixture(agree):
-    """Bayes' rule with the density of $x_{t-1}$ on a grid, for a pixel of two values."""
-    for t in (50, 300, 700, 950):
-        x, weight = one_back(t, 0.2)
+    """Bayes' rule with the density of $x_s$ on a grid, for a pixel of two values: one step back,
+    and many, which the code takes as one of a shorter process."""
+    for t, s in ((50, 49), (300, 299), (300, 200), (700, 699), (700, 400), (950, 949), (950, 30)):
+        x, weight = back(t, s, 0.2)
         values, share = world(0.2, t)
-        steps = index(t).expand([2])
-        mean, variance, _ = DIFFUSION.q_posterior_mean_variance(
-            pixel(*values), pixel(0.2, 0.2), steps
+        left = np.prod(1 - DIFFUSION.betas[:s])
+        short = GaussianDiffusion([1 - left, 1 - np.prod(1 - DIFFUSION.betas[s:t])])
+        mean, variance, _ = short.q_posterior_mean_variance(
+            pixel(*values), pixel(0.2, 0.2), index(2, 2)
         )
         mixture = sum(
             w * stats.norm.cdf(x, m, v**0.5)
@@ -120,7 +123,7 @@ def test_reverse_mixture(agree):
 def test_reverse_moments(agree):
     """Bayes' rule with the density of $x_{t-1}$ on a grid, for a pixel of two values."""
     for t in (50, 300, 700, 950):
-        x, weight = one_back(t, 0.2)
+        x, weight = back(t, t - 1, 0.2)
         values, share = world(0.2, t)
         best = (share * values).sum()
         spread = (share * (values - best) ** 2).sum()
@@ -130,6 +133,29 @@ def test_reverse_moments(agree):
         agree(mean.item(), (weight * x).sum(), 1e-6)
         formula = variance.item() + before * beta**2 / (1 - left) ** 2 * spread
         agree(formula / (weight * (x - mean.item()) ** 2).sum(), 1.0, 1e-5)
+
+
+@pytest.mark.checks("def-reverse-step", "one step back by the network's estimate")
+def test_reverse_step(agree):
+    """Monte Carlo: mean and variance of 50,000 draws of the code's step, against Bayes' rule on a
+    grid for the image that the network says; at the first step that image itself."""
+    paddle.seed(0)
+    n, guess = 50_000, 0.75
+    for t in (1, 2, 50, 700):
+        x_t = noisy(t, guess)
+
+        def network(x, step):
+            x_0 = paddle.full_like(x, guess)
+            return DIFFUSION.target(x_0, step, DIFFUSION.predict_noise_from_start(x, step, x_0))
+
+        draws = DIFFUSION.p_sample(network, paddle.full([n, 1, 1, 1], x_t), index(t).expand([n]))
+        draws = draws.numpy().ravel().astype(float)
+        if t == 1:
+            agree(draws, np.full(n, guess), 1e-6)
+        else:
+            mean, variance = posterior_by_grid(t, guess, x_t)
+            agree.in_mean(draws, mean)
+            agree.in_mean((draws - mean) ** 2, variance)
 
 
 def noised(seed=0):
@@ -201,18 +227,19 @@ def test_error_forms(agree):
 
 @pytest.mark.checks("eq-loss-minimum", "what a squared error leaves")
 def test_loss_minimum(agree):
-    """SymPy: three targets with unknown probabilities, and any answer."""
-    targets, answer = sympy.symbols("v1:4"), sympy.Symbol("u")
+    """SymPy: three targets of two pixels with unknown probabilities, and any answer."""
+    targets = [sympy.Matrix(sympy.symbols(f"v{k}_1:3")) for k in (1, 2, 3)]
+    answer = sympy.Matrix(sympy.symbols("u1:3"))
     one, two = sympy.symbols("p1:3")
     chances = (one, two, 1 - one - two)
 
     def mean(f):
-        return sum(p * f(v) for p, v in zip(chances, targets, strict=True))
+        return sum((p * f(v) for p, v in zip(chances, targets, strict=True)), 0 * f(answer))
 
     best = mean(lambda v: v)
-    agree.exactly(
-        mean(lambda v: (v - answer) ** 2), mean(lambda v: (v - best) ** 2) + (best - answer) ** 2
-    )
+    left = mean(lambda v: (v - answer).dot(v - answer))
+    right = mean(lambda v: (v - best).dot(v - best)) + (best - answer).dot(best - answer)
+    agree.exactly(left.expand(), right.expand())
 
 
 @pytest.mark.checks("eq-label-mixture", "density of images whose label is drawn first")
@@ -254,16 +281,21 @@ def test_diffusion_loss(agree):
 
 @pytest.mark.checks("eq-ddim-step", "step to any earlier state")
 def test_ddim_step(agree):
-    """Monte Carlo on 100,000 draws: $x_s$ has the mean and variance of noising $x_0$ directly."""
+    """Monte Carlo on 100,000 draws: $x_s$ has the mean and variance of noising $x_0$ directly. And
+    the sum of the three parts, for draws of both noises."""
     paddle.seed(0)
     diffusion = GaussianDiffusion(cosine_beta_schedule(20))  # coarse: a step aside would show
     n, t, s = 100_000, 14, 8
     x_0, now, then = paddle.full([n, 1, 1, 1], 0.6), index(t).expand([n]), index(s).expand([n])
     noise = paddle.randn(x_0.shape)
     x_t = diffusion.q_sample(x_0, now, noise)
-    left = np.prod(1 - diffusion.betas[:s])
+    left, alpha = np.prod(1 - diffusion.betas[:s]), np.prod(1 - diffusion.betas[s:t])
+    fresh = paddle.randn(x_0.shape)
     for eta in (0.0, 0.5, 1.0):
-        x_s = diffusion.ddim_sample(lambda x, t: noise, x_t, now, then, eta)
+        x_s = diffusion.ddim_sample(lambda x, t: noise, x_t, now, then, eta, fresh)
+        sigma = eta * (alpha / (1 - alpha) + 1 / (1 - left)) ** -0.5
+        parts = np.sqrt(left) * x_0 + np.sqrt(1 - left - sigma**2) * noise + sigma * fresh
+        agree(x_s, parts, 1e-5)
         rest = x_s.numpy().ravel().astype(float) - np.sqrt(left) * 0.6
         agree.in_mean(rest, 0.0)
         agree.in_mean(rest**2, 1 - left)
@@ -271,16 +303,18 @@ def test_ddim_step(agree):
 
 @pytest.mark.checks("def-ddim-sigma", "new noise of that step")
 def test_ddim_sigma(agree):
-    r"""For $\eta = 1$: the precisions of forward step and prior add up to that of the posterior."""
+    r"""For $\eta = 1$ the precisions of forward step and prior add up to that of the posterior; for
+    $\eta = 0.5$ half of it."""
     for t, s in ((2, 1), (300, 299), (700, 400), (950, 10)):
         zero, one = pixel(0.0), pixel(1.0)
-        quiet, loud = (
-            DIFFUSION.ddim_sample(lambda x, t: x, pixel(0.3), index(t), index(s), 1.0, e)
-            for e in (zero, one)
-        )
         alpha, left = np.prod(1 - DIFFUSION.betas[s:t]), np.prod(1 - DIFFUSION.betas[:s])
         precision = alpha / (1 - alpha) + 1 / (1 - left)
-        agree((loud - quiet).item(), precision**-0.5, 1e-6)
+        for eta in (0.5, 1.0):
+            quiet, loud = (
+                DIFFUSION.ddim_sample(lambda x, t: x, pixel(0.3), index(t), index(s), eta, e)
+                for e in (zero, one)
+            )
+            agree((loud - quiet).item(), eta * precision**-0.5, 1e-6)
 
 
 def gaussian_gain(t, s, c):
@@ -323,19 +357,24 @@ def test_gaussian_estimates(agree):
 
 @pytest.mark.checks("eq-ddim-deficit", "variance that a DDIM step loses")
 def test_ddim_deficit(agree):
-    """The code's step on a normal pixel, for three widths and four pairs of states."""
+    """The step on a normal pixel, by the code and in float64, for three widths and four pairs of
+    states."""
     for c in (0.3, 1.0, 2.0):
         for t, s in ((300, 100), (700, 650), (900, 200), (999, 500)):
             then, now = (np.prod(1 - DIFFUSION.betas[:k]) for k in (s, t))
-            loss = then * c**2 + 1 - then
-            loss -= gaussian_gain(t, s, c) ** 2 * (now * c**2 + 1 - now)
+            v_s, v_t = then * c**2 + 1 - then, now * c**2 + 1 - now
+            gain = (np.sqrt(then * now) * c**2 + np.sqrt((1 - then) * (1 - now))) / v_t
+            agree(gaussian_gain(t, s, c), gain, 1e-4)  # of float32
             angle = np.arccos(np.sqrt(now)) - np.arccos(np.sqrt(then))
-            agree(loss, c**2 * np.sin(angle) ** 2 / (now * c**2 + 1 - now), 1e-4)  # of float32
+            loss = v_s - gain**2 * v_t
+            agree(c**2 * np.sin(angle) ** 2 / v_t / loss, 1.0, 1e-9)
+            agree(min(0.0, loss), 0.0, 0)
 
 
 @pytest.mark.checks("eq-ddim-shrink", "spread that is left after even DDIM steps")
 def test_ddim_shrink(agree):
-    """The code's loop on a normal pixel of variance 1, with even angles; the limit at $n=1000$."""
+    """The code's loop on a normal pixel of variance 1, with even angles; the bound for
+    all $n$ up to 1,000."""
     for n in (2, 5, 10, 40):
         angle = np.linspace(0, np.pi / 2 - 1e-6, n + 1)
         left = np.cos(angle) ** 2
@@ -372,4 +411,8 @@ def test_reverse_stationary(agree):
         mean = DIFFUSION.q_posterior_mean_variance(
             pixel(0.8 * np.sqrt(left)), pixel(0.8), index(t)
         )[0]
-        agree(mean.item(), 0.8 * np.sqrt(1 - DIFFUSION.betas[t - 1]), 1e-6)
+        alpha, before = 1 - DIFFUSION.betas[t - 1], np.prod(1 - DIFFUSION.betas[: t - 1])
+        quotient = (before * (1 - alpha) + 1 - before) / (1 - left)
+        agree(quotient, (1 - left) / (1 - left), 1e-9)
+        agree(mean.item(), np.sqrt(alpha) * quotient * 0.8, 1e-6)
+        agree(mean.item(), np.sqrt(alpha) * 0.8, 1e-6)

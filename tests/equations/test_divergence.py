@@ -22,6 +22,17 @@ def kl_of_densities(log_p, log_q, low=-15, high=15):
     )[0]
 
 
+@pytest.mark.checks("def-kl-divergence", "KL divergence")
+def test_kl_divergence(agree):
+    """Cross-entropy and entropy, term by term, and the mean logarithm of the quotient, against
+    SciPy's relative entropy."""
+    for seed in range(5):
+        p, q = np.random.default_rng(seed).dirichlet(np.ones(6), 2)
+        cross, own = (-sum(a * np.log(b) for a, b in zip(p, r, strict=True)) for r in (q, p))
+        agree(cross - own, stats.entropy(p, q), 1e-12)
+        agree(kl_of_probabilities(p, q), stats.entropy(p, q), 1e-12)
+
+
 @pytest.mark.checks("eq-nats-bits", "nats and bits")
 def test_nats_bits(agree):
     """SciPy's relative entropy to the base 2."""

@@ -58,18 +58,20 @@ def test_unlabelled_mean(agree):
 
 @pytest.mark.checks("eq-hidden-loss", "loss with hidden labels")
 def test_hidden_loss(agree):
-    """Monte Carlo: 200,000 labels hidden by the code, against a count of all cases."""
+    """Monte Carlo: 200,000 labels hidden by the code, against a count of all cases; two pixels."""
     paddle.seed(0)
     rng = np.random.default_rng(0)
     share, unknown = 0.3, 3
     probability = np.array([0.5, 0.3, 0.2])
-    centre, answer = np.array([-1.0, 0.2, 2.0]), np.array([-0.7, 0.5, 1.0, 0.1])
+    centre = np.array([[-1.0, 0.3], [0.2, -0.4], [2.0, 1.0]])
+    answer = np.array([[-0.7, 0.1], [0.5, -0.5], [1.0, 1.2], [0.1, 0.2]])
     y = rng.choice(3, 200_000, p=probability)
-    v = centre[y] + rng.choice([-0.5, 0.5], y.shape)
+    v = centre[y] + rng.choice([-0.5, 0.5], (len(y), 2))
     shown = hide_labels(paddle.to_tensor(y), unknown, share).numpy()
-    told = (probability * ((answer[:3] - centre) ** 2 + 0.25)).sum()
-    untold = (probability * ((answer[3] - centre) ** 2 + 0.25)).sum()
-    agree.in_mean((answer[shown] - v) ** 2, np.array((1 - share) * told + share * untold))
+    told = (probability * (((answer[:3] - centre) ** 2).sum(axis=1) + 2 * 0.25)).sum() / 2
+    untold = (probability * (((answer[3] - centre) ** 2).sum(axis=1) + 2 * 0.25)).sum() / 2
+    loss = ((answer[shown] - v) ** 2).mean(axis=1)
+    agree.in_mean(loss, np.array((1 - share) * told + share * untold))
 
 
 @pytest.mark.checks("eq-bayes-score", "score of a class from the score of all")
@@ -104,7 +106,8 @@ def test_classifier_shift(agree):
 
 @pytest.mark.checks("eq-classifier-guidance", "noise guided by a classifier")
 def test_classifier_guidance(agree):
-    r"""Quadrature; for $\gamma = 1$ it must be the noise of the class, which has a closed form."""
+    r"""Quadrature; for $\gamma = 1$ it must be the noise of the class, which has a closed form, and
+    for 0 and 2.5 that of the density of all times a power of the classifier."""
     for level in (0.3, 0.8):
         for of in CLASSES[:2]:
             for x_t in POINTS[::4]:
@@ -127,6 +130,13 @@ def test_classifier_guidance(agree):
                 variance = level * of[2] ** 2 + 1 - level
                 closed = noise * (x_t - np.sqrt(level) * of[1]) / variance
                 agree(mean - noise * gradient, closed, 1e-6)
+                for gamma in (0, 2.5):
+
+                    def tilted(u, gamma=gamma, of=of, level=level):
+                        every = log_evidence(u, level, CLASSES)
+                        return (1 - gamma) * every + gamma * log_evidence(u, level, [of])
+
+                    agree(mean - gamma * noise * gradient, -noise * slope(tilted, x_t), 1e-6)
 
 
 def two_networks(prediction, diffusion):
@@ -169,15 +179,31 @@ def test_v_from_noise(agree):
     )
     x_t = diffusion.q_sample(x_0, t, noise).numpy().ravel().astype(float)
     level = diffusion.alphas_cumprod[t.numpy()]
-    from_noise = (noise.numpy().ravel() - np.sqrt(1 - level) * x_t) / np.sqrt(level)
-    agree(diffusion.target(x_0, t, noise).numpy().ravel(), from_noise, 1e-5)
+    v, e = diffusion.target(x_0, t, noise).numpy().ravel(), noise.numpy().ravel()
+    a, b = np.sqrt(level), np.sqrt(1 - level)
+    agree(v, a * e - b * (x_t - b * e) / a, 1e-5)
+    agree(v, 1 / a * e - b / a * x_t, 1e-5)
 
 
 @pytest.mark.checks("eq-guided-v", "guided $v$")
 def test_guided_v(agree):
-    """By hand, as for the noise: the image that it stands for must move on by $w$."""
-    for scale in (0.0, 0.5, 4.0):
-        agree(guided_start("v", X_T, T, scale), [0.4 + scale * 1.3] * 3, 1e-4)
+    """By hand, as for the noise: the image that it stands for must move on by $w$. And both forms,
+    against the $v$ of that image."""
+    diffusion = GaussianDiffusion(cosine_beta_schedule(1000), "v")
+    level = diffusion.alphas_cumprod[T.numpy()].reshape(-1, 1, 1, 1)
+    k, c = 1 / np.sqrt(level), -np.sqrt(1 - level) / np.sqrt(level) * X_T.numpy()
+
+    def noise_and_v(image):
+        x_0 = paddle.full(X_T.shape, image)
+        noise = diffusion.predict_noise_from_start(X_T, T, x_0)
+        return noise.numpy().astype(float), diffusion.target(x_0, T, noise).numpy().astype(float)
+
+    (e_label, v_label), (e_none, v_none) = noise_and_v(0.4), noise_and_v(-0.9)
+    for w in (0.0, 0.5, 4.0):
+        agree(guided_start("v", X_T, T, w), [0.4 + w * 1.3] * 3, 1e-4)
+        moved = noise_and_v(0.4 + w * 1.3)[1]
+        agree(k * ((1 + w) * e_label - w * e_none) + c, moved, 1e-4)
+        agree((1 + w) * v_label - w * v_none, moved, 1e-4)
 
 
 @pytest.mark.checks("eq-guided-density", "density behind the guided score")
@@ -193,7 +219,11 @@ def test_guided_density(agree):
                 every = log_evidence(u, level, CLASSES)
                 return every + (1 + w) * (log_evidence(u, level, [of]) - every)
 
-            agree(label + w * (label - none), slope(product, x_t), 1e-6)
+            def quotient(u):
+                return (1 + w) * log_evidence(u, level, [of]) - w * log_evidence(u, level, CLASSES)
+
+            for density in (quotient, product):
+                agree(label + w * (label - none), slope(density, x_t), 1e-6)
 
 
 @pytest.mark.checks("eq-toy-scores", "scores of two classes of numbers")
@@ -203,11 +233,12 @@ def test_toy_scores(agree):
     for level in (0.1, 0.5, 0.9):
         for x_t in POINTS[::2]:
             variance, centre = 0.25 * level + 1 - level, np.sqrt(level)
-            agree(
-                slope(lambda u: log_evidence(u, level, classes[:1]), x_t),
-                -(x_t - centre) / variance,
-                1e-6,
-            )
+            for y, of in ((1, classes[:1]), (-1, classes[1:])):
+                agree(
+                    slope(lambda u, of=of: log_evidence(u, level, of), x_t),
+                    -(x_t - y * centre) / variance,
+                    1e-6,
+                )
             agree(
                 slope(lambda u: log_evidence(u, level, classes), x_t),
                 -(x_t - np.tanh(x_t * centre / variance) * centre) / variance,

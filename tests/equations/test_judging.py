@@ -57,10 +57,13 @@ def test_entropy_uniform(agree):
 
 @pytest.mark.checks("eq-exchange", "what two crossed ways cost more than two in order")
 def test_exchange(agree):
-    """SymPy multiplies out."""
+    """SymPy multiplies out, and finds the sign where each second place is behind the first."""
     a, a1, b, b1 = sympy.symbols("a a1 b b1", real=True)
     crossed, straight = (a - b1) ** 2 + (a1 - b) ** 2, (a - b) ** 2 + (a1 - b1) ** 2
     agree.exactly(crossed - straight, 2 * (a1 - a) * (b1 - b))
+    c, d = sympy.symbols("c d", positive=True)
+    more = (crossed - straight).subs({a1: a + c, b1: b + d})
+    agree.exactly(sympy.sign(sympy.expand(more)), 1)
 
 
 @pytest.mark.checks("eq-frechet-means", "the bias of the squared distance of two means")

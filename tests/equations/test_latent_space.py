@@ -42,16 +42,21 @@ def test_empty_share(agree):
 
 @pytest.mark.checks("eq-disc-share", "probability of a disc around the origin")
 def test_disc_share(agree):
-    """The density of the plane by adaptive quadrature in rectangular coordinates."""
+    """The density of the plane by adaptive quadrature, in rectangular and in polar coordinates."""
     for r in (0.25, 1.0, 2.5):
         found = integrate.dblquad(
-            lambda y, x: stats.norm.pdf(x) * stats.norm.pdf(y),
+            lambda y, x: np.exp(-(x**2 + y**2) / 2) / (2 * np.pi),
             -r,
             r,
             lambda x, r=r: -np.sqrt(r**2 - x**2),
             lambda x, r=r: np.sqrt(r**2 - x**2),
         )[0]
-        agree(1 - np.exp(-(r**2) / 2), found, 1e-7)
+        polar = integrate.dblquad(
+            lambda rho, phi: np.exp(-(rho**2) / 2) * rho / (2 * np.pi), 0, 2 * np.pi, 0, r
+        )[0]
+        bracket = -np.exp(-(r**2) / 2) - -np.exp(0.0)
+        for formula in (polar, bracket, 1 - np.exp(-(r**2) / 2)):
+            agree(formula, found, 1e-7)
 
 
 @pytest.mark.checks("eq-norm-moments", "mean and variance of the squared norm")
@@ -68,6 +73,7 @@ def test_norm_spread(agree):
     """SciPy's exact chi distribution: relative deviations, which shrink as 1 / J."""
     for J in (100, 1000, 10_000):
         agree(stats.chi(J).mean() / np.sqrt(J), 1.0, 0.3 / J)
+        agree(stats.chi(J).std() / (np.sqrt(2 * J) / (2 * np.sqrt(J))), 1.0, 0.3 / J)
         agree(stats.chi(J).std() * np.sqrt(2), 1.0, 0.3 / J)
 
 

@@ -30,7 +30,8 @@ def test_pixel_variance(agree):
 
 @pytest.mark.checks("eq-variance-beta", "the pixels' variance weighs the divergence")
 def test_variance_beta(agree):
-    """Search for the best encoder with the weight; the posterior for the variance is known."""
+    """Search for the best encoder with the weight; the posterior for the variance is known, and so
+    is SciPy's log-density, of which the right side is a multiple."""
     for a, s, x in ((1.5, 0.8, 1.7), (-0.7, 1.3, 0.4)):
 
         def weighted(m_log_d, a=a, s=s, x=x):
@@ -42,6 +43,10 @@ def test_variance_beta(agree):
         m, log_d = optimize.minimize(weighted, [0.0, 0.0], method="BFGS", tol=1e-9).x
         precision = 1 + a**2 / s**2
         agree([m, np.exp(log_d)], [a * x / s**2 / precision, precision**-0.5], 1e-5)
+        z = m + np.exp(log_d) * NODE
+        nll = -stats.norm.logpdf(x, a * z, s) - 0.5 * np.log(2 * np.pi * s**2)  # E / s^2
+        log_ratio = stats.norm.logpdf(z, m, np.exp(log_d)) - stats.norm.logpdf(z)
+        agree(s**2 * (WEIGHT @ nll + WEIGHT @ log_ratio), weighted([m, log_d]), 1e-10)
 
 
 @pytest.mark.checks("eq-best-variance", "cost of an image at the best variance")
@@ -57,6 +62,9 @@ def test_best_variance(agree):
             options={"xatol": 1e-10},
         )
         e = (errors**2).mean()
+        for s2 in (0.5 * e, e, 3 * e):
+            nll = -stats.norm.logpdf(errors, 0, np.sqrt(s2)).sum(axis=1).mean()
+            agree(16 * (e / (2 * s2) + 0.5 * np.log(2 * np.pi * s2)) / nll, 1.0, 1e-12)
         agree(16 / 2 * (np.log(2 * np.pi * e) + 1), found.fun, 1e-9)
         agree(e, np.exp(2 * found.x), 1e-6)
 
@@ -89,7 +97,9 @@ def test_grey_mass(agree):
     x, weight = (node + 1) / 2, weight / 2
     for lam in (0.02, 0.3, 0.49, 0.8, 0.99):
         nll = bernoulli_nll(paddle.full(x.shape, lam, "float64"), paddle.to_tensor(x)).numpy()
-        agree((2 * lam - 1) / np.log(lam / (1 - lam)), weight @ np.exp(-nll), 1e-8)
+        eta = np.log(lam / (1 - lam))
+        agree((1 - lam) * (np.exp(eta) - 1) / eta, weight @ np.exp(-nll), 1e-8)
+        agree((2 * lam - 1) / eta, weight @ np.exp(-nll), 1e-8)
 
 
 @pytest.mark.checks("eq-continuous-bernoulli-mean", "mean of the continuous Bernoulli")
@@ -101,16 +111,20 @@ def test_continuous_bernoulli_mean(agree):
             return lam**x * (1 - lam) ** (1 - x)
 
         mean = quad(lambda x: x * density(x), 0, 1)[0] / quad(density, 0, 1)[0]
-        agree(lam / (2 * lam - 1) - 1 / np.log(lam / (1 - lam)), mean, 1e-9)
+        eta = np.log(lam / (1 - lam))
+        agree(np.exp(eta) / (np.exp(eta) - 1) - 1 / eta, mean, 1e-9)
+        agree(lam / (2 * lam - 1) - 1 / eta, mean, 1e-9)
 
 
 @pytest.mark.checks("eq-cross-entropy-curvature", "cross-entropy near its minimum")
 def test_cross_entropy_curvature(agree):
-    """Second differences of the cross-entropy, relative to the formula."""
+    """First and second differences of the cross-entropy, relative to the formula."""
     h = 1e-4
     for m in (0.05, 0.3, 0.5, 0.9):
         low, mid, high = (bernoulli_nll(pixel(at), pixel(m)).item() for at in (m - h, m, m + h))
         agree((high - 2 * mid + low) / h**2 * m * (1 - m), 1.0, 1e-3)
+        for moved in (low, high):
+            agree((moved - mid) / (h**2 / (2 * m * (1 - m))), 1.0, 5e-3)
 
 
 @pytest.mark.checks("eq-region-optimum", "best output under region weights")
@@ -184,16 +198,18 @@ class OnePixel:
 
 @pytest.mark.checks("eq-iw-bound", "importance-weighted bound")
 def test_iw_bound(agree):
-    """Quadrature over three codes, with which 50,000 draws agree; the evidence is higher."""
+    """Quadrature over three codes, with which 50,000 draws agree; the evidence is higher, and it is
+    the mean of the mean weight."""
     paddle.seed(0)
     z = 0.5 + 0.7 * NODE
     w = stats.norm.pdf(z) / stats.norm.pdf(z, 0.5, 0.7) / (1 + np.exp(0.3 - 2 * z))
-    triples = np.log((w[:, None, None] + w[:, None] + w) / 3)
-    expected = WEIGHT @ (WEIGHT @ (triples @ WEIGHT))
+    triples = (w[:, None, None] + w[:, None] + w) / 3
+    expected = WEIGHT @ (WEIGHT @ (np.log(triples) @ WEIGHT))
     white = paddle.ones([50_000, 1, 1, 1], "float64")
     agree.in_mean(importance_weighted_bound(OnePixel(), white, 3), expected)
     evidence = WEIGHT @ (1 / (1 + np.exp(0.3 - 2 * NODE)))
     agree(max(0.0, expected - np.log(evidence)), 0.0, 1e-12)
+    agree(np.log(WEIGHT @ (WEIGHT @ (triples @ WEIGHT))), np.log(evidence), 1e-6)
 
 
 @pytest.mark.checks("eq-iw-monotone", "the bound never falls with more codes")

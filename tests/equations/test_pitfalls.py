@@ -14,7 +14,9 @@ def test_linear_end(agree):
     """The product over all steps, for three small schedules; the rest is of second order."""
     for steps in (100, 1000, 3000):
         low, high = 1e-4, 0.02 * 100 / steps
-        left = np.prod([1 - low - (high - low) * k / (steps - 1) for k in range(steps)])
+        betas = [low + (high - low) * k / (steps - 1) for k in range(steps)]
+        agree(np.sum(betas), steps / 2 * (low + high), 1e-12)
+        left = np.prod([1 - beta for beta in betas])
         agree(np.log(left), -steps / 2 * (low + high), 0.01)
 
 

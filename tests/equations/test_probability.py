@@ -60,10 +60,14 @@ def test_variance_sum(agree):
 
 @pytest.mark.checks("eq-covariance-map", "covariance after a linear map")
 def test_covariance_map(agree):
-    """NumPy's covariance of twenty points before and after the map."""
+    """NumPy's covariance of twenty points before and after the map, and the mean of the mapped
+    distances, one point after the other."""
     rng = np.random.default_rng(0)
     points, a, b = rng.random((20, 3)), rng.standard_normal((2, 3)), rng.standard_normal(2)
-    agree(np.cov((points @ a.T + b).T), a @ np.cov(points.T) @ a.T, 1e-12)
+    mapped = np.cov((points @ a.T + b).T, ddof=0)
+    d = points - points.mean(axis=0)
+    agree(mapped, np.mean([a @ np.outer(e, e) @ a.T for e in d], axis=0), 1e-12)
+    agree(mapped, a @ np.cov(points.T, ddof=0) @ a.T, 1e-12)
 
 
 @pytest.mark.checks("eq-change-line", "density after a function of one variable")
@@ -113,13 +117,18 @@ def moments(density, low, high):
 
 @pytest.mark.checks("eq-normal-moments", "mean and variance of the normal distribution")
 def test_normal_moments(agree):
-    """Integrals of the density by adaptive quadrature."""
+    """Integrals of the density, and of the scaled and shifted variable, by adaptive quadrature."""
     for mu, var in ((0.7, 2.0), (-3.0, 0.25)):
 
         def density(x, mu=mu, var=var):
             return np.exp(-((x - mu) ** 2) / (2 * var)) / np.sqrt(2 * np.pi * var)
 
         agree(moments(density, mu - 20, mu + 20), (1.0, mu, var), 1e-9)
+        first, second = (
+            quad(lambda e, k=k, m=mu, s=var**0.5: (m + s * e) ** k * normal(e), -12, 12)[0]
+            for k in (1, 2)
+        )
+        agree([first, second - first**2], [mu, var], 1e-8)
 
 
 def covariance(rng, size):
@@ -316,27 +325,33 @@ def draws(n):
 
 @pytest.mark.checks("eq-standard-error", "standard error of a mean")
 def test_standard_error(agree):
-    """Every outcome of three draws of a variable with three values, in exact fractions."""
+    """Every outcome of two to four draws of a variable with three values, in exact fractions."""
     truth = mean(lambda x: x)
-    square = sum(p * (sum(values) / 3 - truth) ** 2 for values, p in draws(3))
-    agree.exactly(square, variance(VALUES) / 3)
+    for n in (2, 3, 4):
+        square = sum(p * (sum(values) / n - truth) ** 2 for values, p in draws(n))
+        agree.exactly(sympy.sqrt(square), sympy.sqrt(variance(VALUES) / n))
 
 
 @pytest.mark.checks("eq-sample-variance", "variance estimated from draws")
 def test_sample_variance(agree):
-    """Its expectation over every outcome of three draws, in exact fractions."""
+    """Its expectation over every outcome of two to four draws, in exact fractions."""
 
     def estimate(values):
-        middle = sum(values) / 3
-        return sum((value - middle) ** 2 for value in values) / 2
+        n = len(values)
+        middle = sum(values) / n
+        return sum((value - middle) ** 2 for value in values) / (n - 1)
 
-    agree.exactly(sum(p * estimate(values) for values, p in draws(3)), variance(VALUES))
+    for n in (2, 3, 4):
+        agree.exactly(sum(p * estimate(values) for values, p in draws(n)), variance(VALUES))
 
 
 @pytest.mark.checks("eq-importance", "importance sampling")
 def test_importance(agree):
-    """Monte Carlo: 100,000 weighted draws, against SciPy's tail of the normal distribution."""
+    """Monte Carlo: 100,000 weighted draws, against SciPy's tail of the normal distribution; the
+    integral by quadrature."""
     x = 4 + 1.2 * np.random.default_rng(0).standard_normal(100_000)
     weighted = (x > 4) * normal(x) / normal(x, 4, 1.2)
     agree.in_mean(weighted, stats.norm.sf(4))
+    integral = quad(lambda x: normal(x) / normal(x, 4, 1.2) * normal(x, 4, 1.2), 4, 16)[0]
+    agree(integral / stats.norm.sf(4), 1.0, 1e-9)
     agree(weighted.mean() / stats.norm.sf(4), 1.0, 0.05)  # wrong weights spread too widely to fail

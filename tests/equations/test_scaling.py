@@ -21,6 +21,9 @@ def test_mean_gradient(agree):
 
     parts = [gradient(x[r::3]) for r in range(3)]
     agree(np.mean(parts, axis=0), by_hand, tolerance=1e-12)
+    sums = [sum(gradient(x[i : i + 1]) for i in range(r, 12, 3)) for r in range(3)]
+    agree(sum(sums) / 12, by_hand, tolerance=1e-12)
+    agree(sum(3 / 12 * part for part in sums) / 3, by_hand, tolerance=1e-12)
 
 
 @pytest.mark.checks("eq-ring", "How many numbers each rank of a ring sends")
@@ -55,15 +58,18 @@ def test_efficiency(agree):
 
 @pytest.mark.checks("eq-bfloat16", "The error of rounding to 8 significant bits")
 def test_bfloat16(agree):
-    """All float32 numbers from 1 to 2 by Paddle's cast: the largest relative error is near 2^-8."""
+    """All float32 numbers from 1 to 2 by Paddle's cast: the largest error is 2^-8, the largest
+    relative one near 2^-8; and the same from 2^-20 and 2^30 on."""
     x = np.arange(2**23, 2**24, dtype=np.uint32).astype(np.float32) / np.float32(2**23)
     rounded = paddle.to_tensor(x).cast("bfloat16").cast("float32").numpy()
     worst = np.abs(rounded.astype(np.float64) - x) / x
     assert worst.max() <= 2**-8
     agree(worst.max(), 2**-8, tolerance=2**-15)  # reached but for the halfway point itself
-    for exponent in (-20, 30):  # the same in every range
-        scaled = paddle.to_tensor(x * np.float32(2.0**exponent)).cast("bfloat16").cast("float32")
-        agree(scaled.numpy() / 2.0**exponent, rounded, tolerance=0)
+    for e in (-20, 0, 30):  # the same in every range
+        scaled = x * np.float32(2.0**e)
+        moved = paddle.to_tensor(scaled).cast("bfloat16").cast("float32").numpy()
+        agree(moved / 2.0**e, rounded, tolerance=0)
+        agree(np.abs(moved - scaled).max(), 2.0 ** (e - 8), tolerance=0)
 
 
 @pytest.mark.checks("eq-rounded-sum", "The error of a sum of products of rounded factors")

@@ -198,7 +198,9 @@ def test_probability_flow(agree):
         for x in POINTS:
             share = slope(lambda u: mixture(x, u, stats.norm.cdf), tau, 1e-5)
             velocity = -share / mixture(x, tau)
-            agree(-0.5 * beta(tau) * (x + log_slope(x, tau)), velocity, 1e-5)
+            f, g, s = -0.5 * beta(tau) * x, np.sqrt(beta(tau)), log_slope(x, tau)
+            agree(f - 0.5 * g**2 * s, velocity, 1e-5)
+            agree(-0.5 * beta(tau) * (x + s), velocity, 1e-5)
 
 
 @pytest.mark.checks("eq-reverse-sde", "reverse stochastic differential equation")
@@ -210,14 +212,16 @@ def test_reverse_sde(agree):
         covariance = np.exp(-0.5 * rate * h) * v_before
         for x in (-1.0, 0.2, 1.5):
             mean = before + covariance / v_after * (x - after)
-            drift = rate * (0.5 * x - (x - after) / v_after)
-            agree((mean - x) / h, drift, 1e-3)
-        agree((v_before - covariance**2 / v_after) / h, rate, 1e-3)
+            f, g, s = -0.5 * rate * x, np.sqrt(rate), -(x - after) / v_after
+            agree((mean - x) / h, -f + g**2 * s, 1e-3)
+            agree((mean - x) / h, rate * (0.5 * x + s), 1e-3)
+        agree((v_before - covariance**2 / v_after) / h, g**2, 1e-3)
 
 
 @pytest.mark.checks("eq-reverse-mean", "mean of one step back, from the score")
 def test_reverse_mean(agree):
-    """The code's posterior mean at the clean number's mean, both by quadrature."""
+    """The code's posterior mean at the clean number's mean, both by quadrature; SymPy expands it to
+    the first order in the step's noise."""
     diffusion = GaussianDiffusion(linear_beta_schedule(1000))
     for t in (50, 200, 500):
         signal = diffusion.sqrt_alphas_cumprod[t]
@@ -228,6 +232,9 @@ def test_reverse_mean(agree):
             mean = diffusion.q_posterior_mean_variance(*pixels, paddle.to_tensor([t]))[0].item()
             b = diffusion.betas[t]
             agree((x + b * score(x, signal, noise)) / np.sqrt(1 - b), mean, 1e-6)
+    x, b, s = sp.symbols("x b s")
+    exact = (x + b * s) / sp.sqrt(1 - b)
+    agree.exactly(sp.series(exact, b, 0, 2).removeO(), x + b * x / 2 + b * s)
 
 
 @pytest.mark.checks("eq-flow-rescaled", "probability flow in the coordinates of DDIM")
@@ -266,20 +273,23 @@ def test_ddim_euler(agree):
 
 @pytest.mark.checks("eq-velocity-mean", "a flow with the mean velocity keeps the densities")
 def test_velocity_mean(agree):
-    """Three numbers as data; integrals on a grid of 40,001 points, finite differences in time."""
-    data, weight = np.array([-1.0, 0.5, 1.2]), np.array([0.5, 0.3, 0.2])
-    x = np.linspace(-9, 9, 40_001)
-    dx = x[1] - x[0]
+    """Three points of the plane as data: a sum over a grid for each, finite differences in time."""
+    data, share = np.array([[-1.0, 0.4], [0.5, -0.8], [1.2, 1.0]]), np.array([0.5, 0.3, 0.2])
+    axis = np.linspace(-7, 7, 141)
+    noise = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 1, 2)  # [N, 1, 2]
+    weight = np.exp(-(noise**2).sum(axis=2) / 2) * share  # [N, 3]
+    weight /= weight.sum()
+    a = np.array([1.3, -0.7])  # of the function sin(a x)
 
-    def joint(tau):
-        return weight * stats.norm.pdf(x[:, np.newaxis], (1 - tau) * data, tau)
-
-    for tau in (0.2, 0.5, 0.8):
-        change = slope(lambda u: (np.sin(1.3 * x) * joint(u).sum(axis=1)).sum() * dx, tau)
-        here = joint(tau)
-        noise = (x[:, np.newaxis] - (1 - tau) * data) / tau
-        flux = (here * (noise - data)).sum(axis=1)  # the mean velocity times the density
-        agree(change, (1.3 * np.cos(1.3 * x) * flux).sum() * dx, 1e-6)
+    for tau in (0.3, 0.5, 0.8):
+        change = slope(lambda u: (weight * np.sin(((1 - u) * data + u * noise) @ a)).sum(), tau)
+        x = (1 - tau) * data + tau * noise  # [N, 3, 2]
+        gradient = np.cos(x @ a)[..., np.newaxis] * a
+        agree(change, (weight * (gradient * (noise - data)).sum(axis=2)).sum(), 1e-6)
+        came = (x[:, :, np.newaxis] - (1 - tau) * data) / tau  # the noise for each origin of x
+        chance = np.exp(-(came**2).sum(axis=3) / 2) * share  # [N, 3, 3]
+        u = (chance[..., np.newaxis] * (came - data)).sum(axis=2) / chance.sum(axis=2)[..., None]
+        agree(change, (weight * (gradient * u).sum(axis=2)).sum(), 1e-6)
 
 
 @pytest.mark.checks("eq-v-velocity", "$v$ as the velocity along a circle")
@@ -298,18 +308,25 @@ def test_v_velocity(agree):
 
 @pytest.mark.checks("eq-v-flow", "the mean of $v$ is the probability flow")
 def test_v_flow(agree):
-    """The mean of $v$ by quadrature, the speed of the angle by finite differences."""
+    """The means of $v$ and noise by quadrature, the speed of the angle by finite differences."""
     for tau in TAUS:
         signal, noise = scales(tau)
         speed = slope(lambda u: np.arccos(scales(u)[0]), tau, 1e-5)
         for x in POINTS:
             mean = posterior_mean(lambda x_0, e: signal * e - noise * x_0, x, signal, noise)
-            agree(speed * mean, -0.5 * beta(tau) * (x + log_slope(x, tau)), 1e-4)
+            e = posterior_mean(lambda x_0, e: e, x, signal, noise)
+            inner = signal * e - noise * (x - noise * e) / signal
+            for form in (
+                beta(tau) / 2 * signal / noise * inner,
+                beta(tau) / 2 * (e / noise - x),
+                -beta(tau) / 2 * (x + log_slope(x, tau)),
+            ):
+                agree(speed * mean, form, 1e-4)
 
 
 @pytest.mark.checks("eq-velocity-parts", "noise, image and score from the velocity")
 def test_velocity_parts(agree):
-    """All four means by quadrature, the score by finite differences."""
+    """All three means by quadrature, the score by finite differences."""
     for tau in (0.2, 0.5, 0.8):
         for x in POINTS:
             u = posterior_mean(lambda x_0, e: e - x_0, x, 1 - tau, tau)
@@ -347,8 +364,9 @@ def test_tweedie_normal(agree):
                 )[0]
                 for k in (0, 1)
             )
-            slope_ = np.sqrt(a) * deviation**2 / (a * deviation**2 + 1 - a)
-            agree(first / mass, slope_ * x, 1e-8)
+            v = a * deviation**2 + 1 - a
+            agree(first / mass, (1 - (1 - a) / v) * x / np.sqrt(a), 1e-8)
+            agree(first / mass, np.sqrt(a) * deviation**2 / v * x, 1e-8)
 
 
 @pytest.mark.checks("eq-remix", "Euler's method along the straight path")

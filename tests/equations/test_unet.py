@@ -1,7 +1,7 @@
 import numpy as np
 import paddle
 import pytest
-from genbook.unet import UNet, timestep_embedding
+from genbook.unet import ResBlock, UNet, timestep_embedding
 from paddle import nn
 
 
@@ -14,6 +14,34 @@ def test_conv_cost(agree):
         agree(sum(p.size for p in layer.parameters()), k**2 * c * d + d, 0)
         products = layer(paddle.ones([1, c, side, side])) - layer.bias.reshape([-1, 1, 1])
         agree(products.sum().item(), k**2 * c * d * side**2, 0)
+
+
+@pytest.mark.checks("def-group-norm", "group normalisation")
+def test_group_norm(agree):
+    """The layer of the code's block, against NumPy's moments of each image and group."""
+    rng = np.random.default_rng(0)
+    norm = ResBlock(16, 16, time_dim=8).norm1
+    a, b = rng.standard_normal((2, 16)).astype("float32")
+    norm.weight.set_value(a)
+    norm.bias.set_value(b)
+    h = rng.normal(2, 3, (2, 16, 4, 5)).astype("float32")
+    got = norm(paddle.to_tensor(h)).numpy()
+    for n in range(2):
+        for c in range(16):
+            group = h[n, c // 2 * 2 : c // 2 * 2 + 2].astype(float)  # 8 groups of 2 channels
+            expected = a[c] * (h[n, c] - group.mean()) / np.sqrt(group.var() + 1e-5) + b[c]
+            agree(got[n, c], expected, 1e-5)
+
+
+@pytest.mark.checks("def-time-embedding", "a step as sines and cosines")
+def test_time_embedding(agree):
+    """Powers of complex numbers: each hand of the clock turned by one step, $t$ times."""
+    t = np.arange(0, 1000, 7)
+    for m in (4, 24):
+        hands = np.array([np.exp(1j * 10000 ** (-(i - 1) / m)) for i in range(1, m + 1)])
+        turned = hands ** t[:, np.newaxis]
+        expected = np.concatenate([turned.imag, turned.real], axis=1)
+        agree(timestep_embedding(paddle.to_tensor(t), 2 * m), expected, 1e-3)
 
 
 @pytest.mark.checks("eq-time-product", "inner product of two embedded steps")

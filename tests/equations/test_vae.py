@@ -85,6 +85,12 @@ def test_elbo_gap(agree):
             mean,
             deviation,
         )
+        whole = expectation(
+            lambda z, m=mean, d=deviation: bent(z) + log_normal(z) - log_normal(z, m, d),
+            mean,
+            deviation,
+        )
+        agree(whole, evidence - gap, 1e-9)
         agree(bound(bent, mean, deviation), evidence - gap, 1e-9)
 
 
@@ -140,8 +146,14 @@ def slope(g, at, step=1e-3):
 def test_score_gradient(agree):
     r"""Finite differences of $\E[f(z)]$, itself by quadrature."""
     for mu, sigma in ((0.3, 0.7), (-1.0, 1.3)):
+        change = slope(lambda m, s=sigma: expectation(f, m, s), mu)
+
+        def log_slope(z, m=mu, s=sigma):
+            return slope(lambda u: log_normal(z, u, s), m)
+
+        agree(expectation(lambda z, g=log_slope: f(z) * g(z), mu, sigma), change, 1e-8)
         score = expectation(lambda z, m=mu, s=sigma: f(z) * (z - m) / s**2, mu, sigma)
-        agree(score, slope(lambda m, s=sigma: expectation(f, m, s), mu), 1e-8)
+        agree(score, change, 1e-8)
 
 
 @pytest.mark.checks("eq-reparameterize", "draw from a normal distribution")
