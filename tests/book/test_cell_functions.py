@@ -1,13 +1,435 @@
 """Functions that chapters define in their cells compute what they say."""
 
+from types import SimpleNamespace
+
 import numpy as np
+import paddle
+import pytest
 from cells import functions
+from genbook.diffusion import GaussianDiffusion
+from scipy import special, stats
+from scipy.integrate import quad
+from scipy.spatial.distance import cdist
+
+BETAS = np.array([0.1, 0.2, 0.3, 0.4])
 
 
-def test_slerp_turns_at_an_even_rate_and_keeps_the_ends():
-    slerp = functions("latent-space").slerp
-    a, b = np.array([[3.0, 0.0]]), np.array([[0.0, 3.0]])
-    for t in (0.0, 0.25, 0.5, 1.0):
-        angle = t * np.pi / 2
-        expected = [[3 * np.cos(angle), 3 * np.sin(angle)]]
-        assert np.allclose(slerp(a, b, t), expected, atol=1e-6)
+def a_process(prediction="eps", clip=100.0):
+    """A process of four steps that clips nothing."""
+    return GaussianDiffusion(BETAS, prediction=prediction, clip=clip)
+
+
+def tensor(numbers):
+    return paddle.to_tensor(np.asarray(numbers, dtype="float32"))
+
+
+def mean_noise(x, alpha_bar, density):
+    """E[eps | x] for an x_0 with this density, by sums over a fine grid."""
+    x_0 = np.linspace(-8, 8, 8001)
+    noise = (x - np.sqrt(alpha_bar) * x_0) / np.sqrt(1 - alpha_bar)
+    return np.average(noise, weights=density(x_0) * stats.norm.pdf(noise))
+
+
+# Diffusion: the bound
+
+
+def test_bound_and_evidence_are_those_of_the_joint_normal_distributions():
+    c, process = 0.7, a_process()
+    variances = np.array([0.05, 0.2, 0.3])
+    size = len(BETAS) + 1
+    # q: x_0, then one noisier step after the other, as a linear map of independent noise
+    q = np.zeros((size, size))
+    q[0, 0] = c
+    for t, beta in enumerate(BETAS, 1):
+        q[t] = np.sqrt(1 - beta) * q[t - 1]
+        q[t, t] = np.sqrt(beta)
+    q = q @ q.T
+    # p: from x_T down, each step with the regression of q as its mean
+    p = np.zeros((size, size))
+    p[-1, -1] = 1
+    for t, variance in zip(range(size - 2, -1, -1), [*variances[::-1], 1 - 0.9], strict=True):
+        p[t] = q[t, t + 1] / q[t + 1, t + 1] * p[t + 1]
+        p[t, t] = np.sqrt(variance)
+    p = p @ p.T
+
+    def cross_entropy(q, p):
+        return 0.5 * np.linalg.slogdet(2 * np.pi * p)[1] + 0.5 * np.trace(np.linalg.solve(p, q))
+
+    entropy = cross_entropy(q, q) - cross_entropy(q[:1, :1], q[:1, :1])  # of the steps, given x_0
+    expected = cross_entropy(q, p) - entropy, cross_entropy(q[:1, :1], p[:1, :1])
+    code = functions("diffusion-bound", weight=None)
+    assert np.allclose(code.bound_and_evidence(process, c, variances), expected)
+
+
+def test_levels_are_those_of_eight_bits():
+    images = np.array([[[0.0, 1 / 256]], [[255 / 256, 1.0]]])
+    found = functions("diffusion-bound", weight=None).levels(images)
+    assert found.tolist() == [[0, 1], [255, 255]]
+
+
+def test_with_error_is_the_error_of_a_mean():
+    assert functions("diffusion-bound", weight=None).with_error(np.arange(1.0, 6.0)) == (
+        "3.000 ± 0.707"  # sqrt(2.5 / 5)
+    )
+
+
+# Diffusion: the way back
+
+
+def test_earlier_weighs_the_normal_distributions_of_each_image():
+    process, x_t, images = a_process(), 0.4, (-1.0, 0.3)
+    a_s, a_t = 0.9 * 0.8, 0.9 * 0.8 * 0.7 * 0.6
+    x_s, expected, weights = np.linspace(-7, 7, 2801), 0.0, 0.0
+    for x_0 in images:
+        # x_s and x_t are jointly normal, given x_0
+        covariance = np.sqrt(a_t / a_s) * (1 - a_s)
+        mean = np.sqrt(a_s) * x_0 + covariance / (1 - a_t) * (x_t - np.sqrt(a_t) * x_0)
+        deviation = np.sqrt(1 - a_s - covariance**2 / (1 - a_t))
+        weight = stats.norm.pdf(x_t, np.sqrt(a_t) * x_0, np.sqrt(1 - a_t))
+        expected += weight * stats.norm.pdf(x_s, mean, deviation)
+        weights += weight
+    found = functions("diffusion-reverse", diffusion=process).earlier(x_s, 2, x_t, 4, images)
+    assert np.allclose(found, expected / weights)
+
+
+def test_best_noise_is_the_mean_noise_of_a_normal_pixel():
+    process, c = a_process(), 0.5
+    best = functions("diffusion-reverse", exact=process, c=c).best_noise
+    for t in (0, 3):
+        alpha_bar = process.alphas_cumprod[t]
+        expected = mean_noise(0.8, alpha_bar, lambda x: stats.norm.pdf(x, 0, c))
+        assert np.isclose(best(0.8, [t]), expected)
+
+
+def test_predicted_spread_is_what_the_sampler_leaves_of_its_noise():
+    process = a_process()
+    code = functions("diffusion-reverse", exact=process, c=0.5)
+    for steps in (2, 4):
+        paddle.seed(0)
+        states = list(process.ddim_sample_progressive(code.best_noise, [3, 1, 1, 1], steps))
+        # a linear sampler without noise multiplies all by one number
+        assert np.allclose(
+            states[-1].numpy(), code.predicted_spread(steps) * states[0].numpy(), rtol=1e-5
+        )
+
+
+def test_best_of_training_set_has_the_least_squared_error():
+    process = a_process("v")
+    flat = np.array([[-1.0, -0.5], [0.6, 0.2], [1.0, -1.0]])
+    x_t, t = np.array([[0.2, -0.3], [-0.4, 0.9]]), 2
+    signal, noise = np.sqrt(process.alphas_cumprod[t]), np.sqrt(1 - process.alphas_cumprod[t])
+    expected = []
+    for x in x_t:
+        weight = [stats.norm.pdf(x, signal * x_0, noise).prod() for x_0 in flat]
+        each = [signal * (x - signal * x_0) / noise - noise * x_0 for x_0 in flat]  # v
+        expected.append(np.average(each, axis=0, weights=weight))
+    code = functions("diffusion-reverse", diffusion=process, flat=flat)
+    found = code.best_of_training_set(tensor(x_t), paddle.full([2], t, dtype="int64"))
+    assert np.allclose(found.numpy(), expected, atol=1e-6)
+
+
+def test_nearest_is_a_root_mean_square_over_pixels():
+    flat, x = np.random.default_rng(0).random((2, 5, 4))
+    found = functions("diffusion-reverse", flat=flat).nearest(tensor(x))
+    assert np.allclose(found, cdist(x, flat).min(axis=1) / 2, atol=1e-6)
+
+
+@pytest.mark.parametrize(("t", "t_next"), [(3, 1), (1, 3), (2, -1)])
+def test_move_keeps_image_and_noise(t, t_next):
+    process = a_process("v")
+    start, noise = tensor([[[[0.3]]]]), tensor([[[[-1.2]]]])
+
+    def knows_all(x, now):
+        return process.target(start, now, noise)
+
+    code = functions("diffusion-reverse", diffusion=process, model=knows_all)
+    alpha_bar = np.append(process.alphas_cumprod, 1.0)  # [-1] is the clean image
+    at = [float(np.sqrt(a) * 0.3 - np.sqrt(1 - a) * 1.2) for a in alpha_bar[[t, t_next]]]
+    assert np.isclose(code.move(tensor([[[[at[0]]]]]), t, t_next).item(), at[1], atol=1e-6)
+
+
+# Diffusion: the way there
+
+
+def test_log_snr_is_of_signal_to_noise():
+    found = functions("diffusion-forward").log_snr(a_process())[:2]
+    assert np.allclose(found, [np.log(9), np.log(0.72 / 0.28)])
+
+
+def test_log_posterior_differs_from_the_densities_by_one_number_for_each_x():
+    rng = np.random.default_rng(0)
+    x_t, images, alpha_bar = rng.standard_normal((3, 4)), rng.standard_normal((5, 4)), 0.3
+    found = functions("diffusion-forward").log_posterior(x_t, alpha_bar, images)
+    expected = np.array(
+        [
+            [stats.norm.logpdf(x, np.sqrt(0.3) * x_0, np.sqrt(0.7)).sum() for x_0 in images]
+            for x in x_t
+        ]
+    )
+    assert np.ptp(found - expected, axis=1).max() < 1e-12
+
+
+def test_betas_of_gives_the_levels_back():
+    levels = np.array([4.0, 1.0, 0.5, -3.0])
+    betas = functions("diffusion-forward").betas_of(levels)
+    alpha_bar, found = 1.0, []
+    for beta in betas:
+        alpha_bar *= 1 - beta
+        found.append(np.log(alpha_bar / (1 - alpha_bar)))
+    assert np.allclose(found, levels)
+
+
+@pytest.mark.parametrize("level", [-2.0, 0.0, 2.0])
+def test_traced_back_is_to_the_nearest_image(level):
+    images = np.random.default_rng(0).uniform(-1, 1, (40, 3)) * np.linspace(0.2, 2, 40)[:, None]
+    noise = np.random.default_rng(1).standard_normal((30, 3))
+    # an image less faint by 1 / signal is nearest to where its noise leads from it
+    away = images[:30] + np.exp(-level / 2) * noise
+    expected = (cdist(away, images).argmin(axis=1) == np.arange(30)).mean()
+    assert functions("diffusion-forward").traced_back(images, level, n=30) == expected
+
+
+# Score and flow
+
+WEIGHTS = np.array([0.5, 0.3, 0.2])
+CENTRES = np.array([[-1.2, -0.6], [1.3, -0.8], [0.3, 1.3]])
+
+
+def flow(**names):
+    """The functions of the chapter, for its mixture or another."""
+    mixture = {"weights": WEIGHTS, "centres": CENTRES, "spread": 0.3}
+    return functions("score-and-flow", **{**mixture, **names})
+
+
+def alpha_bar_of(tau):
+    return np.exp(-quad(lambda u: 0.1 + 19.9 * u, 0, tau)[0])
+
+
+def test_score_is_the_gradient_of_the_log_density():
+    alpha_bar, h = 0.6, 1e-5
+
+    def log_density(x):
+        scale = np.sqrt(0.6 * 0.09 + 0.4)
+        parts = stats.norm.pdf(x[:, None], np.sqrt(0.6) * CENTRES, scale).prod(axis=2)
+        return np.log(parts @ WEIGHTS)
+
+    x = np.random.default_rng(0).standard_normal((6, 2))
+    by_differences = np.stack(
+        [(log_density(x + e) - log_density(x - e)) / (2 * h) for e in h * np.eye(2)], axis=1
+    )
+    assert np.allclose(flow().score(x, alpha_bar), by_differences, atol=1e-8)
+
+
+def test_draw_mixture_has_the_mixtures_weights_and_spread():
+    x = flow(centres=10 * CENTRES).draw_mixture(20_000, np.random.default_rng(0))
+    part = cdist(x, 10 * CENTRES).argmin(axis=1)  # the parts do not overlap
+    assert np.allclose(np.bincount(part) / len(x), WEIGHTS, atol=0.015)
+    assert np.allclose((x - 10 * CENTRES[part]).std(axis=0), 0.3, rtol=0.02)
+
+
+def test_cosines_of_known_angles():
+    arrows, aims = np.array([[2.0, 0.0], [0.0, 3.0]]), np.array([[1.0, np.sqrt(3)], [0.0, -0.5]])
+    assert np.allclose(flow().cosines(arrows, aims), [0.5, -1.0])
+
+
+def test_alpha_bar_is_what_beta_leaves():
+    code = flow()
+    for tau in (0.0, 0.3, 1.0):
+        left = np.exp(-quad(code.beta, 0, tau)[0])
+        assert np.isclose(code.alpha_bar(tau), left)
+        assert np.isclose(left, alpha_bar_of(tau))
+
+
+def a_normal_of_the_plane():
+    """The chapter's functions for one normal distribution in place of three; how the flow moves
+    a point of it, from one tau to another."""
+    code = flow(centres=np.array([[0.5, -1.0]] * 3))
+
+    def moved(x, tau, then):
+        a, b = alpha_bar_of(tau), alpha_bar_of(then)
+        scale = np.sqrt((1 - b + 0.09 * b) / (1 - a + 0.09 * a))
+        centre = np.array([0.5, -1.0])
+        return np.sqrt(b) * centre + scale * (x - np.sqrt(a) * centre)
+
+    return code, moved
+
+
+def test_flow_step_keeps_each_point_at_its_quantile():
+    code, moved = a_normal_of_the_plane()
+    x, tau, h = np.array([[0.8, 0.3], [-1.0, 2.0]]), 0.4, 1e-5
+    expected = (moved(x, tau, tau - h) - x) / h
+    assert np.allclose((code.flow_step(x, tau, h, None) - x) / h, expected, rtol=1e-3)
+
+
+def test_reverse_sde_step_keeps_mean_and_variance():
+    code, moved = a_normal_of_the_plane()
+    tau, h = 0.4, 1e-6
+    a, b = alpha_bar_of(tau), alpha_bar_of(tau - h)
+
+    def step(x, noise):
+        rng = SimpleNamespace(standard_normal=lambda shape: np.full(shape, noise))
+        return code.reverse_sde_step(np.array([x]), tau, h, rng)[0]
+
+    centre = np.sqrt(a) * np.array([0.5, -1.0])
+    expected = (np.sqrt(b / a) * centre - centre) / h
+    assert np.allclose((step(centre, 0.0) - centre) / h, expected, rtol=1e-3)
+    gain = step(centre + 1, 0.0) - step(centre, 0.0)
+    noise = step(centre, 1.0) - step(centre, 0.0)
+    before, after = (1 - level + 0.09 * level for level in (a, b))
+    change = (gain**2 * before + noise**2 - before) / h
+    assert np.allclose(change, (after - before) / h, rtol=1e-3)
+
+
+def test_ddim_step_follows_the_flow_of_a_normal_distribution_of_a_point():
+    code = flow(centres=np.array([[0.5, -1.0]] * 3), spread=0.0)
+    a, b, noise = alpha_bar_of(0.7), alpha_bar_of(0.5), np.array([[1.5, -0.4]])
+    x, then = (np.sqrt(s) * code.centres[:1] + np.sqrt(1 - s) * noise for s in (a, b))
+    assert np.allclose(code.ddim_step(x, 0.7, 0.2, None), then)
+
+
+def test_go_back_takes_even_steps_down_to_zero():
+    states = flow().go_back(lambda x, tau, h, rng: x + tau * h, np.zeros((1, 2)), 4)
+    assert np.allclose(states[:, 0, 0], np.cumsum([0, 1, 0.75, 0.5, 0.25]) / 4)
+
+
+def test_first_coordinate_is_the_integral_of_its_density():
+    a = alpha_bar_of(0.2)
+
+    def density(x):
+        return WEIGHTS @ stats.norm.pdf(x, np.sqrt(a) * CENTRES[:, 0], np.sqrt(a * 0.09 + 1 - a))
+
+    x = np.array([-1.0, 0.1, 0.9])
+    expected = [quad(density, -8, end)[0] for end in x]
+    assert np.allclose(flow().first_coordinate(0.2)(x), expected, atol=1e-7)
+
+
+def test_perfect_is_the_mean_noise_of_the_training_set():
+    process, t = a_process(), 1
+    training, x_t = np.array([[-1.0, 0.5], [0.6, 0.2], [1.0, -1.0]]), np.array([[0.2, -0.3]])
+    a = process.alphas_cumprod[t]
+    noises = (x_t - np.sqrt(a) * training) / np.sqrt(1 - a)
+    # of each noise the density, and so of each image the weight
+    expected = np.average(noises, axis=0, weights=stats.norm.pdf(noises).prod(axis=1))
+    code = flow(diffusion=process, training=tensor(training))
+    found = code.perfect(tensor(x_t).reshape([1, 1, 1, 2]), paddle.full([1], t, dtype="int64"))
+    assert np.allclose(found.numpy().ravel(), expected, atol=1e-5)
+
+
+def test_flow_matching_loss_vanishes_for_the_velocity_of_one_point():
+    x_0 = tensor([[0.5, -1.0]] * 8)
+    code = flow()
+    paddle.seed(0)
+    assert code.flow_matching_loss(lambda x, tau: (x - x_0) / tau, x_0).item() < 1e-8
+    paddle.seed(0)
+    # less by 2 in both coordinates
+    assert np.isclose(code.flow_matching_loss(lambda x, tau: (x - x_0) / tau - 2, x_0).item(), 4)
+
+
+def test_follow_velocity_ends_at_the_only_point():
+    def velocity(x, level):
+        return (x - tensor([[0.5, -1.0]])) / level
+
+    found = flow(velocity=velocity).follow_velocity(tensor([[2.0, 1.0]]), 5)
+    assert np.allclose(found, [[0.5, -1.0]], atol=1e-6)
+
+
+# Guidance
+
+
+def guidance(**names):
+    names = {"n": 1, "diffusion": None, **names}
+    return functions("guidance", **names)
+
+
+def a_half(x, centre):
+    return stats.norm.pdf(x, centre, 0.5)
+
+
+@pytest.mark.parametrize("t", [0, 3])
+def test_toy_network_is_the_mean_noise(t):
+    process = a_process()
+    a, network = process.alphas_cumprod[t], guidance(toy=process).toy_network
+    x_t, steps = tensor([[0.4], [-0.9]]), paddle.full([2], t, dtype="int64")
+    both = [mean_noise(x, a, lambda u: a_half(u, 1) + a_half(u, -1)) for x in (0.4, -0.9)]
+    assert np.allclose(network(x_t, steps).numpy().ravel(), both, atol=1e-5)
+    one = [mean_noise(x, a, lambda u, y=y: a_half(u, y)) for x, y in ((0.4, 1), (-0.9, -1))]
+    found = network(x_t, steps, tensor([[1.0], [-1.0]]))
+    assert np.allclose(found.numpy().ravel(), one, atol=1e-5)
+
+
+def test_class_density_is_the_clean_one_after_noise():
+    for y in (1, -1):
+        expected = quad(
+            lambda u, y=y: a_half(u, y) * stats.norm.pdf(0.3, np.sqrt(0.6) * u, np.sqrt(0.4)), -8, 8
+        )[0]
+        assert np.isclose(guidance().class_density(0.3, y, 0.6), expected)
+
+
+@pytest.mark.parametrize("scale", [0, 2.5])
+def test_sharpened_multiplies_by_a_power_of_the_posterior(scale):
+    def unscaled(x):
+        # for two classes of one variance the posterior is a logistic function
+        return a_half(x, 1) * special.expit(8 * x) ** scale
+
+    grid = np.linspace(-6, 6, 2401)
+    found = guidance(grid=grid, step=grid[1] - grid[0]).sharpened(scale)
+    assert np.allclose(found, unscaled(grid) / quad(unscaled, -6, 6)[0], atol=1e-8)
+
+
+def test_moments_of_a_normal_density():
+    grid = np.linspace(-6, 6, 2401)
+    found = guidance(grid=grid, step=grid[1] - grid[0]).moments(stats.norm.pdf(grid, 0.7, 0.4))
+    assert np.allclose(found, [0.7, 0.4])
+
+
+def test_spread_is_over_all_pairs_of_a_class():
+    vectors, labels = np.random.default_rng(0).standard_normal((9, 3)), np.arange(9) % 2
+    expected = []
+    for k in (0, 1):
+        square = cdist(vectors[labels == k], vectors[labels == k]) ** 2
+        expected.append(square[~np.eye(len(square), dtype=bool)].mean())
+    assert np.isclose(guidance().spread(vectors, labels), np.sqrt(np.mean(expected)))
+
+
+def test_follow_unguided_keeps_each_point_at_its_quantile():
+    process = functions("guidance", n=1, diffusion=None).cosine_beta_schedule(1000)
+    toy = GaussianDiffusion(process, clip=100.0)
+    a, quantiles = toy.alphas_cumprod[-1], np.array([-1.5, 0.0, 1.0])
+    start = np.sqrt(a) + np.sqrt(1 - 0.75 * a) * quantiles
+    found = guidance(toy=toy).follow(tensor(start[:, None]), 0)
+    assert np.allclose(found, 1 + 0.5 * quantiles, atol=0.02)
+
+
+def test_guided_in_between_is_so_only_in_between():
+    process = GaussianDiffusion([0.05, 0.5, 0.95])  # leaves 0.95, 0.475 and 0.02375
+
+    def network(x, t, labels=None):
+        return 0 * x + (1.0 if labels is None else 3.0)
+
+    model = guidance().guided_in_between(network, [0], 2.0, process)
+    x = tensor([[0.0]])
+    assert [model(x, paddle.to_tensor([t])).item() for t in range(3)] == [3.0, 7.0, 3.0]
+
+
+def test_classifier_guided_adds_the_gradient_of_the_log_probability_to_the_score():
+    process = a_process("v")
+    weight = np.random.default_rng(0).standard_normal((3, 3))  # two pixels and the level
+
+    def reader(x):
+        return x @ tensor(weight)
+
+    x = np.random.default_rng(1).standard_normal((2, 2))
+    x_t, y, t = tensor(x).reshape([2, 1, 1, 2]), paddle.to_tensor([2, 0]), 2
+    code = guidance(diffusion=process, reader=reader, unet=lambda x, t: 0.3 * x)
+    steps = paddle.full([2], t, dtype="int64")
+
+    def score(model):
+        start = process.predict_start(model, x_t, steps)
+        noise = process.predict_noise_from_start(x_t, steps, start).numpy().reshape(2, 2)
+        return -noise / process.sqrt_one_minus_alphas_cumprod[t]
+
+    level = np.full((2, 1), process.sqrt_alphas_cumprod[t])
+    p = special.softmax(np.hstack([x, level]) @ weight, axis=1)
+    gradient = (np.eye(3)[[2, 0]] - p) @ weight[:2].T
+    added = score(code.classifier_guided(y, 1.7)) - score(code.unet)
+    assert np.allclose(added, 1.7 * gradient, atol=1e-5)
