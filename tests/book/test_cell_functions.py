@@ -433,3 +433,321 @@ def test_classifier_guided_adds_the_gradient_of_the_log_probability_to_the_score
     gradient = (np.eye(3)[[2, 0]] - p) @ weight[:2].T
     added = score(code.classifier_guided(y, 1.7)) - score(code.unet)
     assert np.allclose(added, 1.7 * gradient, atol=1e-5)
+
+
+# Divergence
+
+
+def kl_by_quadrature(p, q):
+    """KL(p || q) in nats of two frozen normal distributions."""
+    low, high = p.mean() - 12 * p.std(), p.mean() + 12 * p.std()
+    return quad(lambda x: p.pdf(x) * (p.logpdf(x) - q.logpdf(x)), low, high)[0]
+
+
+def divergence(**names):
+    """The functions of the chapter, on its kind of grid."""
+    x = np.linspace(-15, 15, 3001)
+    return functions("divergence", **{"x": x, "dx": x[1] - x[0], **names})
+
+
+def test_log_normal_takes_the_deviation():
+    expected = np.log(np.exp(-((1 / 3) ** 2) / 2) / np.sqrt(2 * np.pi * 9))
+    assert np.isclose(divergence().log_normal(1.0, 2.0, 3.0), expected)
+
+
+def test_kl_of_probabilities_is_relative_entropy():
+    p, q = np.random.default_rng(0).dirichlet(np.ones(5), 2)
+    assert np.isclose(divergence().kl_of_probabilities(p, q), stats.entropy(p, q))
+
+
+def test_kl_on_the_grid_is_the_integral():
+    code, p, q = divergence(), stats.norm(1, 0.5), stats.norm(-0.3, 2)
+    assert np.isclose(code.kl(p.logpdf(code.x), q.logpdf(code.x)), kl_by_quadrature(p, q))
+
+
+@pytest.mark.parametrize("start", [-4.0, 4.0])
+def test_seek_finds_the_bump_next_to_its_start(start):
+    x = divergence().x
+    log_p = np.logaddexp(stats.norm.logpdf(x, -5, 0.7), stats.norm.logpdf(x, 5, 0.4)) - np.log(2)
+    expected = (-5, 0.7) if start < 0 else (5, 0.4)
+    assert np.allclose(divergence(log_p=log_p).seek(start), expected, atol=1e-3)
+
+
+def test_search_finds_one_of_two_bumps_or_the_only_one():
+    search = divergence().search
+    # where the bumps are apart, half of p is missed: the divergence is log 2
+    assert np.allclose(search(5.0, -4.5), [5, np.log(2)], atol=1e-3)
+    assert np.allclose(search(0.0, 0.5), [0, 0], atol=1e-3)
+
+
+def test_kl_normal_is_the_integral():
+    kl_normal = divergence().kl_normal
+    expected = kl_by_quadrature(stats.norm(1, 0.5), stats.norm(-0.3, 2))
+    assert np.isclose(kl_normal(1, 0.5, -0.3, 2), expected)
+    expected = kl_by_quadrature(stats.norm(1, 0.5), stats.norm())
+    assert np.isclose(kl_normal(1, 0.5), expected)
+
+
+def test_gaussian_kl_adds_the_integrals_of_a_row():
+    mu, logvar = np.random.default_rng(0).standard_normal((2, 2, 3))
+    expected = [
+        sum(
+            kl_by_quadrature(stats.norm(m, np.exp(v / 2)), stats.norm())
+            for m, v in zip(*row, strict=True)
+        )
+        for row in zip(mu, logvar, strict=True)
+    ]
+    assert np.allclose(divergence().gaussian_kl(mu, logvar), expected)
+
+
+def test_kl_normal_general_is_the_integral_over_the_plane():
+    mu_1, cov_1 = np.array([0.5, -0.4]), np.array([[0.5, 0.2], [0.2, 0.3]])
+    mu_2, cov_2 = np.array([-0.3, 0.6]), np.array([[1.5, -0.7], [-0.7, 1.0]])
+    axis = np.linspace(-7, 7, 281)
+    at = np.stack(np.meshgrid(axis, axis), axis=-1)
+    log_p, log_q = (
+        stats.multivariate_normal(mu, cov).logpdf(at) for mu, cov in ((mu_1, cov_1), (mu_2, cov_2))
+    )
+    expected = (np.exp(log_p) * (log_p - log_q)).sum() * 0.05**2
+    assert np.isclose(divergence().kl_normal_general(mu_1, cov_1, mu_2, cov_2), expected)
+
+
+# Variational autoencoders and their likelihood
+
+
+def test_elbo_of_the_linear_model_is_the_integral():
+    a, b, s, x, m, d = 1.5, 0.2, 0.8, 1.7, 0.3, 0.6
+
+    def integrand(z):
+        log_joint = stats.norm.logpdf(z) + stats.norm.logpdf(x, a * z + b, s)
+        return stats.norm.pdf(z, m, d) * (log_joint - stats.norm.logpdf(z, m, d))
+
+    elbo = functions("vae", a=a, b=b, s=s).elbo
+    assert np.isclose(elbo(x, m, d), quad(integrand, -8, 8)[0])
+
+
+def test_elbo_of_the_linear_model_is_the_evidence_at_the_posterior():
+    a, b, s, x = 1.5, 0.2, 0.8, 1.7
+    mean, variance = a * (x - b) / (a**2 + s**2), s**2 / (a**2 + s**2)
+    elbo = functions("vae", a=a, b=b, s=s).elbo
+    expected = stats.norm.logpdf(x, b, np.hypot(a, s))
+    assert np.isclose(elbo(x, mean, np.sqrt(variance)), expected)
+
+
+def test_bound_is_a_mean_over_the_noise():
+    mu, deviation = np.array([[0.3], [-0.8]]), np.array([[0.5], [0.9]])
+    x, epsilon = np.array([[1.0, 0.0], [1.0, 1.0]]), np.array([0.4, -1.1, 2.0])
+
+    def decode(z):  # two pixels, of which the second is the negative of the first
+        p = paddle.nn.functional.sigmoid(z)
+        return paddle.concat([p, 1 - p], axis=1).reshape([-1, 1, 1, 2])
+
+    expected = []
+    for i in range(2):
+        p = special.expit(mu[i] + deviation[i] * epsilon)
+        log_p = stats.bernoulli.logpmf(x[i][:, None], np.stack([p, 1 - p])).sum(axis=0)
+        divergence = kl_by_quadrature(stats.norm(mu[i, 0], deviation[i, 0]), stats.norm())
+        expected.append(log_p.mean() - divergence)
+    code = functions("vae", models={1.0: SimpleNamespace(decode=decode)})
+    found = code.bound(
+        tensor(mu),
+        tensor(2 * np.log(deviation)),
+        tensor(x).reshape([2, 1, 1, 2]),
+        [tensor([[e], [e]]) for e in epsilon],
+    )
+    assert np.allclose(found.numpy(), expected, atol=1e-5)
+
+
+def test_look_at_measures_the_spread_of_the_codes_that_are_drawn():
+    mu, sigma = np.array([[-1.0], [1.0], [3.0]]), np.array([[0.5], [1.0], [1.5]])
+    x, x_hat = np.ones((3, 1, 1, 2)), np.full((3, 1, 1, 2), 0.25)
+    code = functions("vae", x=tensor(x))
+    found = code.look_at(lambda _: (tensor(x_hat), tensor(mu), tensor(2 * np.log(sigma))))
+    mean_square = (0.25 + 1 + 2.25) / 3
+    expected = [2 * np.log(4), (5 / 3) / 1.0, np.sqrt(4 + mean_square)]
+    assert np.allclose(found, expected, rtol=1e-5)
+
+
+def test_calibrated_loss_is_the_least_over_the_variance():
+    x, x_hat = np.random.default_rng(0).random((2, 3, 1, 2, 2))
+    zero = tensor(np.zeros((3, 2)))
+    found = functions("likelihood").calibrated_loss(
+        lambda _: (tensor(x_hat), zero + 1, zero), tensor(x)
+    )
+    nats = [
+        -stats.norm.logpdf(x, x_hat, deviation).sum() / 3
+        for deviation in np.linspace(0.05, 1, 801)
+    ]
+    assert np.isclose(found["reconstruction"].item(), min(nats), atol=1e-4)
+    assert np.isclose(found["kl"].item(), 1.0)  # half a nat for each of two means of 1
+    assert np.isclose(found["loss"].item(), min(nats) + 1, atol=1e-4)
+
+
+def test_huber_is_that_of_scipy():
+    u = np.linspace(-3, 3, 13)
+    assert np.allclose(functions("likelihood").huber(u, 0.8), special.huber(0.8, u))
+
+
+def test_mean_of_a_continuous_bernoulli_is_the_integral():
+    mean_of = functions("likelihood").mean_of
+    for lam in (0.1, 0.7):
+        total = quad(lambda x, lam=lam: lam**x * (1 - lam) ** (1 - x), 0, 1)[0]
+        first = quad(lambda x, lam=lam: x * lam**x * (1 - lam) ** (1 - x), 0, 1)[0]
+        assert np.isclose(mean_of(lam), first / total)
+
+
+def test_error_of_mean_counts_one_degree_of_freedom_less():
+    found = functions("likelihood").error_of_mean(np.arange(1.0, 6.0))
+    assert np.isclose(found, np.sqrt(0.5))
+
+
+def test_edges_of_one_dot():
+    # a dot of 4 differs from its four neighbours
+    dot = np.zeros((1, 1, 3, 3))
+    dot[0, 0, 1, 1] = 4
+    assert np.isclose(functions("likelihood").edges(tensor(dot)), (8 / 6 + 8 / 6) / (4 / 9))
+
+
+# Judging
+
+
+def test_entropy_of_shares_is_to_the_base_ten():
+    entropy_of = functions("judging").entropy_of
+    assert np.isclose(entropy_of([5] * 10), 1)
+    assert np.isclose(entropy_of([1, 2, 5]), stats.entropy([1, 2, 5], base=10))
+
+
+def test_nearest_moved_finds_a_copy_one_pixel_away_in_each_direction():
+    digits = SimpleNamespace(images=np.random.default_rng(0).random((3, 1, 6, 6)))
+    nearest_moved = functions("judging", digits=digits).nearest_moved
+    for shift in ((1, 1), (-1, 0), (1, -1)):
+        assert np.allclose(nearest_moved(np.roll(digits.images, shift, (2, 3))), 0, atol=1e-6)
+    assert nearest_moved(np.roll(digits.images, 2, 3)).min() > 0.5
+
+
+def test_share_inside_asks_every_ball():
+    centres = np.array([[0.0], [1.0], [3.0], [10.0]])  # second neighbours 3, 2, 3 and 9 away
+    points = np.array([[-3.0], [-3.1], [5.9], [6.1], [19.0], [19.1]])
+    assert np.isclose(functions("judging").share_inside(points, centres, 2), 4 / 6)
+
+
+# Latent space
+
+SQUARE = np.array([[0.0, 0.0], [2.0, 0.0], [0.0, 1.0], [3.0, 5.0]])
+
+
+def test_draw_normal_has_mean_and_covariance_of_the_codes():
+    code = functions("latent-space", rng=np.random.default_rng(0))
+    drawn = code.draw_normal(SQUARE, 100_000)
+    assert np.allclose(drawn.mean(axis=0), [1.25, 1.5], atol=0.03)
+    assert np.allclose(np.cov(drawn.T), np.cov(SQUARE.T), atol=0.08)
+
+
+def test_lerp_begins_at_a():
+    assert np.isclose(functions("latent-space").lerp(2.0, 6.0, 0.25), 3.0)
+
+
+def test_slant_is_of_a_line():
+    image = np.zeros((2, 1, 20, 20))
+    for i in range(0, 16, 2):
+        image[0, 0, i, 12 - i // 2] = 0.7  # half a pixel to the left with each row down
+        image[1, 0, i, 2 + i] = 0.4  # and one to the right
+    assert np.allclose(functions("latent-space").slant(image), [0.5, -1.0])
+
+
+def test_slant_is_the_regression_of_columns_on_rows():
+    image = np.random.default_rng(0).random((1, 1, 5, 7))
+    i, j = np.indices((5, 7))
+    slope = np.polyfit(i.ravel(), j.ravel(), 1, w=np.sqrt(image.ravel()))[0]
+    assert np.allclose(functions("latent-space").slant(image), -slope)
+
+
+def test_class_means_and_what_is_left_within():
+    code = functions("latent-space")
+    values, labels = np.array([[1.0, 2.0], [3.0, 0.0], [5.0, 6.0]]), np.array([1, 0, 1])
+    assert code.class_means(values, labels).tolist() == [[3, 0], [3, 4]]
+    assert code.within_classes(values, labels).tolist() == [[-2, -2], [0, 0], [2, 2]]
+
+
+def test_attribute_vector_leads_from_the_lowest_third_to_the_highest():
+    attribute = np.array([4, 0, 8, 1, 7, 3, 2, 6, 5])
+    codes = attribute[:, None] ** 2 * np.array([1.0, -2.0])
+    expected = (36 + 49 + 64) / 3 - (0 + 1 + 4) / 3
+    found = functions("latent-space").attribute_vector(codes, attribute)
+    assert np.allclose(found, [expected, -2 * expected])
+
+
+def test_distance_is_the_median_of_the_others():
+    codes, others = SQUARE, np.array([[0.0, 3.0], [2.0, 0.5], [30.0, 5.0]])
+    assert np.isclose(functions("latent-space").distance(codes, others), 2.0)
+
+
+# Autoencoders
+
+
+def test_images_undo_rows_and_add_the_mean():
+    pictures = np.random.default_rng(0).random((3, 2, 2, 2))
+    code = functions("autoencoder", mean=pictures.reshape(3, -1).mean(axis=0), shape=(2, 2, 2))
+    rows = code.rows(pictures)
+    assert rows.shape == (3, 8)
+    assert np.allclose(code.images(rows - code.mean), pictures)
+
+
+def test_project_is_the_best_of_its_rank():
+    x = np.random.default_rng(0).standard_normal((6, 4)) * [3, 2, 1, 0.5]
+    left, values, right = np.linalg.svd(x, full_matrices=False)
+    project = functions("autoencoder", components=right.T).project
+    assert np.allclose(project(x, 2), left[:, :2] * values[:2] @ right[:2])
+
+
+def test_typical_correlation_leaves_out_the_diagonal():
+    u, v = np.array([1.0, 1, -1, -1]), np.array([1.0, -1, 1, -1])
+    vectors = np.stack([u, 3 * (0.6 * u + 0.8 * v), v + 5], axis=1)
+    found = functions("autoencoder").typical_correlation(vectors)
+    assert np.isclose(found, np.sqrt((0.6**2 + 0.8**2 + 0) / 3))
+
+
+def test_greyness_is_the_share_between():
+    assert functions("autoencoder").greyness(np.array([0.1, 0.3, 0.7, 0.9, 0.95])) == 0.4
+
+
+# Probability
+
+
+def test_log_mean_exp_is_over_the_last_axis_and_does_not_overflow():
+    x = np.array([[1000, 1000 + np.log(3)], [-1000, -1000 + np.log(7)]])
+    found = functions("probability").log_mean_exp(x)
+    assert np.allclose(found, [1000 + np.log(2), -1000 + np.log(4)])
+
+
+def test_box_muller_turns_by_the_second_number():
+    found = functions("probability").box_muller(np.exp([-2, -2]), np.array([1 / 4, 1 / 8]))
+    assert np.allclose(found, [[0, np.sqrt(2)], [2, np.sqrt(2)]])
+
+
+def test_coverage_is_that_of_two_standard_errors_where_the_function_is_nearly_linear():
+    found = functions("probability", rng=np.random.default_rng(0)).coverage(0.2, repeats=4000)
+    assert np.isclose(found, 2 * stats.norm.cdf(2) - 1, atol=0.012)
+
+
+# Data
+
+
+def test_contrast_is_a_logistic_step_from_0_to_1():
+    u = np.array([0.0, 0.3, 0.5, 1.0])
+    steps = special.expit(8 * (u - 0.45))
+    expected = (steps - steps[0]) / (steps[-1] - steps[0])
+    contrast = functions("data", digits=None).contrast
+    assert np.allclose(contrast(u), expected)
+    assert contrast(np.array([-0.5, 1.5])).tolist() == [0, 1]
+
+
+def test_nearest_label_is_that_of_the_least_distance():
+    rng = np.random.default_rng(0)
+    stored, images = 3 * rng.random((30, 1, 2, 2)), 3 * rng.random((20, 1, 2, 2))
+    data = SimpleNamespace(images=stored, labels=np.arange(30) + 100)
+    code = functions("data", digits=data)
+    expected = cdist(images.reshape(20, 4), stored.reshape(30, 4)).argmin(axis=1) + 100
+    assert code.nearest_label(images, data).tolist() == expected.tolist()
+    expected[:5] = 0
+    assert code.accuracy(images, expected) == 0.75
