@@ -6,10 +6,11 @@ import numpy as np
 import paddle
 import pytest
 from cells import functions
-from genbook.diffusion import GaussianDiffusion
 from scipy import special, stats
 from scipy.integrate import quad
 from scipy.spatial.distance import cdist
+
+from genbook.diffusion import GaussianDiffusion
 
 BETAS = np.array([0.1, 0.2, 0.3, 0.4])
 
@@ -575,8 +576,7 @@ def test_calibrated_loss_is_the_least_over_the_variance():
         lambda _: (tensor(x_hat), zero + 1, zero), tensor(x)
     )
     nats = [
-        -stats.norm.logpdf(x, x_hat, deviation).sum() / 3
-        for deviation in np.linspace(0.05, 1, 801)
+        -stats.norm.logpdf(x, x_hat, deviation).sum() / 3 for deviation in np.linspace(0.05, 1, 801)
     ]
     assert np.isclose(found["reconstruction"].item(), min(nats), atol=1e-4)
     assert np.isclose(found["kl"].item(), 1.0)  # half a nat for each of two means of 1
@@ -751,3 +751,306 @@ def test_nearest_label_is_that_of_the_least_distance():
     assert code.nearest_label(images, data).tolist() == expected.tolist()
     expected[:5] = 0
     assert code.accuracy(images, expected) == 0.75
+
+
+# Latent diffusion
+
+
+def test_log_normal_adds_the_log_densities_of_a_code():
+    z, mu = np.random.default_rng(0).standard_normal((2, 3, 4))
+    sigma = np.array([0.5, 1.0, 1.5, 2.0])
+    found = functions("latent-diffusion").log_normal(z, mu, sigma)
+    assert np.allclose(found, stats.norm.logpdf(z, mu, sigma).sum(axis=1))
+
+
+def test_multiplications_of_a_convolution_and_a_linear_layer():
+    code = functions("latent-diffusion")
+    network = code.nn.Sequential(
+        code.nn.Conv2D(2, 3, 3, padding=1),  # to 3 numbers in 20 places, of 2 x 9 each
+        code.nn.Conv2D(3, 1, 1),  # to one number in 20 places, of 3
+        code.nn.Flatten(),
+        code.nn.Linear(20, 7),
+    )
+    found = code.multiplications(network, paddle.zeros([1, 2, 4, 5]))
+    assert found == 20 * 3 * 18 + 20 * 3 + 140
+
+
+def test_normal_like_has_mean_and_covariance_of_the_codes():
+    code = functions("latent-diffusion", rng=np.random.default_rng(0))
+    drawn = code.normal_like(SQUARE, 100_000)
+    assert np.allclose(drawn.mean(axis=0), [1.25, 1.5], atol=0.03)
+    assert np.allclose(np.cov(drawn.T), np.cov(SQUARE.T), atol=0.08)
+
+
+# Pitfalls
+
+
+def pitfalls(**names):
+    names = {"labels": None, "diffusion": None, "network": None, "n": 1, **names}
+    return functions("pitfalls", **names)
+
+
+def test_deviation_from_truth_is_none_for_the_right_step_and_known_for_one_step():
+    betas = pitfalls().cosine_beta_schedule(1000)
+    process = GaussianDiffusion(betas, prediction="v")
+    code = pitfalls(diffusion=process)
+    assert code.deviation_from_truth(process) < 1e-5
+    paddle.seed(0)
+    noise, left = paddle.randn([50, 1, 4, 4]).numpy(), np.cumprod(1 - betas)
+    ends = [np.sqrt(left[t]) * 0.4 + np.sqrt(1 - left[t]) * noise for t in (699, 300)]
+    found = code.deviation_from_truth(code.OneStep(betas, prediction="v"))
+    assert np.isclose(found, abs(ends[0] - ends[1]).max(), atol=1e-4)
+
+
+def test_stale_noise_differs_only_where_the_image_is_clipped():
+    process = GaussianDiffusion(BETAS, prediction="v")
+    stale = pitfalls().StaleNoise(BETAS, prediction="v")
+    start, noise = tensor([[[[0.4]]], [[[1.5]]]]), tensor([[[[-0.7]]], [[[0.2]]]])
+    now, then = (paddle.full([2], t, dtype="int64") for t in (3, 1))
+    x_t = process.q_sample(start, now, noise)
+
+    def knows_all(x, t):
+        return process.target(start, t, noise)
+
+    found = stale.ddim_sample(knows_all, x_t, now, then).numpy().ravel()
+    left = 0.9 * 0.8
+    expected = np.sqrt(left) * np.array([0.4, 1.0]) + np.sqrt(1 - left) * np.array([-0.7, 0.2])
+    assert np.allclose(found, expected, atol=1e-5)
+    right = process.ddim_sample(knows_all, x_t, now, then).numpy().ravel()
+    assert np.isclose(found[0], right[0], atol=1e-5)
+    assert abs(found[1] - right[1]) > 0.1
+
+
+def test_leading_steps_end_at_zero_and_begin_a_stride_early():
+    steps = pitfalls().Leading(np.full(1000, 0.01)).ddim_timesteps(4)
+    assert steps.tolist() == [750, 500, 250, 0]
+
+
+def test_noise_network_is_the_noise_that_v_stands_for():
+    process = a_process("v")
+    start, noise = tensor([[[[0.4]]]]), tensor([[[[-0.7]]]])
+    for t in (paddle.to_tensor([0]), paddle.to_tensor([3])):
+        v = process.target(start, t, noise)
+        code = pitfalls(diffusion=process, network=lambda x, t: v)
+        found = code.noise_network(process.q_sample(start, t, noise), t)
+        assert np.isclose(found.item(), -0.7, atol=1e-6)
+
+
+def test_at_level_asks_for_the_step_of_the_nearest_noise():
+    known = SimpleNamespace(alphas_cumprod=np.array([0.9, 0.6, 0.3, 0.1]))
+    other = SimpleNamespace(alphas_cumprod=np.array([0.95, 0.7, 0.18]))
+    code = pitfalls(diffusion=known, network=lambda x, t: t)
+    asked = code.at_level(other)(None, paddle.to_tensor([0, 1, 2]))
+    assert asked.tolist() == [0, 1, 3]
+
+
+def test_told_changes_the_step_alone():
+    found = pitfalls(network=lambda x, t: (x, t)).told(lambda t: 2 * t)("x", 3)
+    assert found == ("x", 6)
+
+
+def test_noisy_end_adds_noise_after_the_last_step():
+    steps = paddle.zeros([20_000], dtype="int64")
+    x = paddle.zeros([20_000, 1, 1, 1])
+    paddle.seed(0)
+    found = pitfalls().NoisyEnd(BETAS).p_sample(lambda x, t: 0 * x, x, steps)
+    # of the variance of the step before, which stands in for 0
+    assert np.isclose(found.var().item(), 0.2 * 0.1 / (1 - 0.72), rtol=0.03)
+
+
+class OneNumber:
+    """A model with codes of four numbers and one pixel, whose decoder ignores them."""
+
+    latent_dim = 4
+
+    def __init__(self, mu, logvar):
+        self.code = tensor([[mu] * 4] * 2), tensor([[logvar] * 4] * 2)
+
+    def encode(self, x):
+        return self.code
+
+    def decode(self, z):
+        return tensor([[[[0.25, 0.5]]]] * 2)
+
+    def __call__(self, x):
+        return self.decode(None), *self.code
+
+
+ONES = np.ones((2, 1, 1, 2))
+
+
+def test_wrong_losses_are_wrong_where_they_say():
+    code, model, x = pitfalls(), OneNumber(0.5, -1.0), tensor(ONES)
+    error = np.log(4) + np.log(2)
+    divergence = 4 * kl_by_quadrature(stats.norm(0.5, np.exp(-0.5)), stats.norm())
+    assert np.isclose(code.kl_averaged(model, x).item(), error + divergence / 4)
+    assert np.isclose(code.pixels_averaged(model, x).item(), error / 2 + divergence)
+    confused = 4 * kl_by_quadrature(
+        stats.norm(0.5, np.exp(np.exp(-1) / 2)), stats.norm()
+    )  # log sigma^2 = exp(-1)
+    assert np.isclose(code.variance_for_log(model, x).item(), error + confused)
+    assert np.isclose(code.half_forgotten(model, x).item(), error + divergence)
+
+
+def test_half_forgotten_draws_with_the_variance_as_deviation():
+    model, drawn = OneNumber(0.5, -1.0), []
+    model.decode = lambda z: drawn.append(z.numpy()) or tensor(ONES / 2)
+    paddle.seed(0)
+    pitfalls().half_forgotten(model, tensor(ONES))
+    paddle.seed(0)
+    assert np.allclose(drawn[0], 0.5 + np.exp(-1) * paddle.randn([2, 4]).numpy(), atol=1e-6)
+
+
+def test_differing_rough_and_worse_of_two_rows():
+    found = pitfalls(
+        rows={"right": np.array([[0.0, 0.5, 1.0]]), "other": np.array([[0.3, 0.4, 0.2]])},
+        scores={
+            "right": SimpleNamespace(legible=0.9, frechet=10.0),
+            "other": SimpleNamespace(legible=0.6, frechet=25.0),
+        },
+    )
+    assert np.isclose(found.differing("other"), 2 / 3)
+    assert np.isclose(found.rough("other"), 0.15)
+    assert np.allclose(found.worse("other"), [0.3, 15])
+
+
+# Scaling
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_ring_all_reduce_gives_every_rank_the_sum(ranks):
+    vectors = np.random.default_rng(0).integers(-9, 9, (ranks, 12))
+    sums, sent = functions("scaling").ring_all_reduce(list(vectors))
+    assert all(total.tolist() == vectors.sum(axis=0).tolist() for total in sums)
+    assert len(sums) == ranks
+    assert sent == 2 * (ranks - 1) * 12 // ranks
+
+
+def test_to_bfloat16_rounds_as_paddle_does():
+    x = np.random.default_rng(0).standard_normal(1000).astype("float32")
+    ties = 1 + np.arange(16, dtype="float32") / 2**8  # each second one lies halfway
+    x = np.concatenate([x, ties, -ties, [0.0, 3e38, 1e-30]]).astype("float32")
+    expected = tensor(x).astype("bfloat16").astype("float32").numpy()
+    assert functions("scaling").to_bfloat16(x).tolist() == expected.tolist()
+
+
+def test_to_bfloat16_takes_ties_to_even():
+    found = functions("scaling").to_bfloat16(1 + np.array([1, 3, -1]) / 2**8)
+    assert found.tolist() == [1, 1 + 4 / 2**8, 1 - 1 / 2**8]
+
+
+def test_gradients_are_those_by_differences():
+    rng, h = np.random.default_rng(0), 1e-2
+    model, x = paddle.nn.Linear(3, 2), tensor(rng.standard_normal((4, 3)))
+    code = functions("scaling")
+
+    def loss():
+        return model(x).square().sum()
+
+    expected = []
+    for p in model.parameters():
+        start = p.numpy().copy()
+        for i in np.ndindex(start.shape):
+            ends = []
+            for sign in (1, -1):
+                moved = start.copy()
+                moved[i] += sign * h
+                p.set_value(moved)
+                ends.append(loss().item())
+            expected.append((ends[0] - ends[1]) / (2 * h))
+        p.set_value(start)
+    for _ in range(2):  # what an earlier loss left is not added
+        assert np.allclose(code.gradients(model, loss), expected, atol=1e-2)
+    model.bias.stop_gradient = True
+    assert np.allclose(code.gradients(model, loss), expected[:6], atol=1e-2)
+
+
+def test_vae_loss_with_is_a_mean_over_images():
+    found = functions("scaling").vae_loss_with(
+        lambda x, eps: OneNumber(0.5, -1.0)(x), tensor(ONES), None
+    )
+    divergence = 4 * kl_by_quadrature(stats.norm(0.5, np.exp(-0.5)), stats.norm())
+    assert np.isclose(found.item(), np.log(8) + divergence)
+
+
+# U-Net
+
+
+def test_trace_counts_the_work_of_each_part():
+    code = functions("unet")
+
+    class Network(code.nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.first = code.nn.Conv2D(2, 3, 3, stride=2, padding=1)
+            self.second = code.nn.Sequential(
+                code.nn.Conv2DTranspose(3, 1, 2, stride=2), code.nn.Flatten(), code.nn.Linear(24, 5)
+            )
+
+        def forward(self, x, t):
+            return self.second(self.first(x))
+
+    # 4 x 6 pixels to 2 x 3 places and back
+    first = ("first", [3, 2, 3], 2 * 3 * 9 + 3, 6 * 2 * 3 * 9)
+    second = ("second", [5], 3 * 4 + 1 + 24 * 5 + 5, 6 * 3 * 4 + 24 * 5)
+    assert code.trace(Network(), paddle.zeros([1, 2, 4, 6]), None) == [first, second]
+
+
+@pytest.mark.parametrize(("width", "channels", "classes"), [(8, 1, 0), (8, 3, 5), (16, 2, 2)])
+def test_parameters_are_those_of_the_network(width, channels, classes):
+    code = functions("unet")
+    network = code.UNet(channels=channels, width=width, classes=classes)
+    built = sum(p.size for p in network.parameters())
+    assert code.parameters(width, channels, classes) == built
+
+
+def test_without_silences_some_channels_until_its_hook_is_removed():
+    code = functions("unet")
+
+    class Passing(code.nn.Layer):
+        def forward(self, h, temb):
+            return h + temb
+
+    block, h = Passing(), tensor(np.arange(1.0, 6)).reshape([1, 5, 1, 1])
+    hook = code.without(block, 1, 3)
+    assert block(h, 0.5).numpy().ravel().tolist() == [1.5, 0.5, 0.5, 4.5, 5.5]
+    hook.remove()
+    assert block(h, 0.5).numpy().ravel().tolist() == [1.5, 2.5, 3.5, 4.5, 5.5]
+
+
+# Improving and comparison
+
+
+def test_narrow_normal_is_minus_the_log_density_less_a_constant():
+    x_hat, x = tensor([0.1, 0.5, 0.9]), tensor([0.4, 0.5, 0.1])
+    found = functions("improving", digits=None).narrow_normal(x_hat, x).numpy()
+    nats = -stats.norm.logpdf([0.4, 0.5, 0.1], [0.1, 0.5, 0.9], np.sqrt(0.05))
+    assert np.allclose(found - found[1], nats - nats[1], atol=1e-5)
+
+
+def test_heavy_ink_counts_ink_twice():
+    x = tensor([[[[1.0, 0.0]]], [[[1.0, 0.0]]]])
+    found = functions("improving", digits=None).heavy_ink(OneNumber(0.5, 0.0), x)
+    assert np.isclose(found["reconstruction"].item(), 2 * np.log(4) + np.log(2))
+    assert np.isclose(found["kl"].item(), 4 * 0.125)
+    assert np.isclose(found["loss"].item(), 2 * np.log(4) + np.log(2) + 0.5)
+
+
+def test_gain_is_positive_for_the_better_line():
+    scores = {
+        "new": SimpleNamespace(legible=0.9, frechet=10.0),
+        "old": SimpleNamespace(legible=0.6, frechet=25.0),
+    }
+    code = functions("improving", digits=None, scores=scores)
+    assert np.allclose(code.gain("new", "old"), [0.3, 15])
+
+
+def test_steps_in_takes_milliseconds():
+    code = functions("comparison", STEP={"model": 8.0})
+    assert [code.steps_in(seconds, "model") for seconds in (2, 0.001)] == [250, 1]
+
+
+def test_row_has_the_deviation_over_the_seeds():
+    code = functions("comparison", KEYS={"legible": 3, "error": 2})
+    found = code.row("model", [{"legible": value} for value in (0.5, 0.6, 0.7)])
+    assert found.split() == ["model", "0.600", "±", "0.100", "-"]
