@@ -1,5 +1,6 @@
 """Functions that chapters define in their cells compute what they say."""
 
+import statistics
 from types import SimpleNamespace
 
 import numpy as np
@@ -31,6 +32,12 @@ def mean_noise(x, alpha_bar, density):
     return np.average(noise, weights=density(x_0) * stats.norm.pdf(noise))
 
 
+def kl_by_quadrature(p, q):
+    """KL(p || q) in nats of two frozen normal distributions."""
+    low, high = p.mean() - 12 * p.std(), p.mean() + 12 * p.std()
+    return quad(lambda x: p.pdf(x) * (p.logpdf(x) - q.logpdf(x)), low, high)[0]
+
+
 # Diffusion: the bound
 
 
@@ -60,6 +67,30 @@ def test_bound_and_evidence_are_those_of_the_joint_normal_distributions():
     expected = cross_entropy(q, p) - entropy, cross_entropy(q[:1, :1], p[:1, :1])
     code = functions("diffusion-bound", weight=None)
     assert np.allclose(code.bound_and_evidence(process, c, variances), expected)
+
+
+def test_prior_term_is_the_divergence_of_the_last_state_from_noise():
+    x_start, alpha_bar = np.array([[0.5, -1.0, 0.3], [1.0, 1.0, 0.0]]), 0.4
+    expected = [
+        sum(
+            kl_by_quadrature(stats.norm(np.sqrt(0.4) * x, np.sqrt(0.6)), stats.norm())
+            for x in image
+        )
+        for image in x_start
+    ]
+    found = functions("diffusion-bound", weight=None).prior_term(x_start, alpha_bar)
+    assert np.allclose(found, expected)
+
+
+def test_dequantised_spreads_each_level_over_its_part():
+    images = np.repeat([0.0, 0.5, 1.0], 10_000)
+    code = functions("diffusion-bound", weight=None)
+    parts = code.dequantised(images, np.random.default_rng(0)).reshape(3, -1)
+    for part, level in zip(parts, (0, 128, 255), strict=True):
+        low = -1 + level * 2 / 256
+        assert np.allclose(
+            np.quantile(part, [0, 0.5, 1]), low + np.array([0, 1, 2]) / 256, atol=1e-4
+        )
 
 
 def test_levels_are_those_of_eight_bits():
@@ -334,6 +365,50 @@ def test_follow_velocity_ends_at_the_only_point():
     assert np.allclose(found, [[0.5, -1.0]], atol=1e-6)
 
 
+@pytest.mark.parametrize("noisy", [False, True])
+def test_follow_velocity_ends_in_the_distribution_of_the_data(noisy):
+    centre = tensor([0.5, -1.0])
+
+    def velocity(x, level):  # the mean of noise less data, where the data are N(centre, 0.6^2)
+        weight = 1 - level
+        away = (x - weight * centre) / (weight**2 * 0.36 + level**2)
+        return level * away - (centre + weight * 0.36 * away)
+
+    paddle.seed(0)
+    found = flow(velocity=velocity).follow_velocity(paddle.randn([20_000, 2]), 100, noisy)
+    assert np.allclose(found.mean(axis=0), [0.5, -1.0], atol=0.02)
+    assert np.allclose(found.std(axis=0), 0.6, atol=0.02)
+
+
+def test_straight_path_asks_the_network_for_states_that_it_knows():
+    beta = functions("score-and-flow").cosine_beta_schedule(1000)
+    process, asked = GaussianDiffusion(beta, prediction="v"), []
+
+    def unet(x, t, labels):
+        signal, level = (
+            float(root[t.item()])
+            for root in (process.sqrt_alphas_cumprod, process.sqrt_one_minus_alphas_cumprod)
+        )
+        asked.append((signal, level, x.numpy()))
+        return (signal * x - 0.4) / level  # of an image that is 0.4 all over
+
+    code = flow(
+        diffusion=process,
+        unet=unet,
+        digits=SimpleNamespace(images=np.zeros((1, 1, 2, 2))),
+        ratio=np.sqrt(1 / process.alphas_cumprod - 1),
+    )
+    paddle.seed(0)
+    noise = paddle.randn([1, 1, 2, 2]).numpy()
+    paddle.seed(0)
+    assert np.allclose(code.straight_path([3], steps=10).numpy(), 0.7, atol=1e-5)
+    assert len(asked) == 10
+    for signal, level, x in asked:
+        assert np.allclose(x, signal * 0.4 + level * noise, atol=0.01)
+    # data and noise weigh the same halfway
+    assert np.allclose(asked[5][:2], np.sqrt(0.5), atol=0.01)
+
+
 # Guidance
 
 
@@ -437,12 +512,6 @@ def test_classifier_guided_adds_the_gradient_of_the_log_probability_to_the_score
 
 
 # Divergence
-
-
-def kl_by_quadrature(p, q):
-    """KL(p || q) in nats of two frozen normal distributions."""
-    low, high = p.mean() - 12 * p.std(), p.mean() + 12 * p.std()
-    return quad(lambda x: p.pdf(x) * (p.logpdf(x) - q.logpdf(x)), low, high)[0]
 
 
 def divergence(**names):
@@ -636,6 +705,22 @@ def test_share_inside_asks_every_ball():
 SQUARE = np.array([[0.0, 0.0], [2.0, 0.0], [0.0, 1.0], [3.0, 5.0]])
 
 
+def test_slerp_turns_at_an_even_rate_and_keeps_the_ends():
+    slerp = functions("latent-space").slerp
+    a, b = np.array([[3.0, 0.0]]), np.array([[0.0, 3.0]])
+    for t in (0.0, 0.25, 0.5, 1.0):
+        angle = t * np.pi / 2
+        expected = [[3 * np.cos(angle), 3 * np.sin(angle)]]
+        assert np.allclose(slerp(a, b, t), expected, atol=1e-6)
+
+
+def test_slerp_goes_by_the_angle_of_each_row():
+    a, b = np.array([[2.0, 0.0], [0.0, 1.0]]), np.array([[1.0, np.sqrt(3)], [4.0, 0.0]])
+    found = functions("latent-space").slerp(a, b, 0.5)
+    # in the middle of an angle of 60 degrees, and of 90 degrees between lengths of 1 and 4
+    assert np.allclose(found, [[np.sqrt(3), 1], [4 / np.sqrt(2), 1 / np.sqrt(2)]])
+
+
 def test_draw_normal_has_mean_and_covariance_of_the_codes():
     code = functions("latent-space", rng=np.random.default_rng(0))
     drawn = code.draw_normal(SQUARE, 100_000)
@@ -678,8 +763,8 @@ def test_attribute_vector_leads_from_the_lowest_third_to_the_highest():
 
 
 def test_distance_is_the_median_of_the_others():
-    codes, others = SQUARE, np.array([[0.0, 3.0], [2.0, 0.5], [30.0, 5.0]])
-    assert np.isclose(functions("latent-space").distance(codes, others), 2.0)
+    codes, others = SQUARE, np.array([[0.0, 3.5], [2.0, 0.5], [30.0, 5.0]])
+    assert np.isclose(functions("latent-space").distance(codes, others), 2.5)
 
 
 # Autoencoders
@@ -725,12 +810,25 @@ def test_box_muller_turns_by_the_second_number():
     assert np.allclose(found, [[0, np.sqrt(2)], [2, np.sqrt(2)]])
 
 
-def test_coverage_is_that_of_two_standard_errors_where_the_function_is_nearly_linear():
-    found = functions("probability", rng=np.random.default_rng(0)).coverage(0.2, repeats=4000)
-    assert np.isclose(found, 2 * stats.norm.cdf(2) - 1, atol=0.012)
+def test_coverage_counts_the_estimates_near_the_integral():
+    truth = quad(lambda x: np.exp(1.5 * x) * stats.norm.pdf(x), -10, 14)[0]
+    inside = 0
+    for draws in np.random.default_rng(0).standard_normal((400, 50)):
+        f = np.exp(1.5 * draws).tolist()
+        error = statistics.stdev(f) / np.sqrt(50)
+        inside += truth - 2 * error < statistics.fmean(f) < truth + 2 * error
+    code = functions("probability", rng=np.random.default_rng(0))
+    assert code.coverage(1.5, n=50, repeats=400) == inside / 400
 
 
 # Data
+
+
+def test_logistic_is_that_of_scipy():
+    u = np.array([0.0, 0.3, 1.0])
+    code = functions("data", digits=None)
+    assert np.allclose(code.logistic(u), special.expit(8 * (u - 0.45)))
+    assert np.allclose(code.logistic(u, 2, 0.1), special.expit(2 * (u - 0.1)))
 
 
 def test_contrast_is_a_logistic_step_from_0_to_1():
@@ -780,6 +878,51 @@ def test_normal_like_has_mean_and_covariance_of_the_codes():
     drawn = code.normal_like(SQUARE, 100_000)
     assert np.allclose(drawn.mean(axis=0), [1.25, 1.5], atol=0.03)
     assert np.allclose(np.cov(drawn.T), np.cov(SQUARE.T), atol=0.08)
+
+
+class HalfScale:
+    """A scale of codes that halves them."""
+
+    @staticmethod
+    def to_unit(mu):
+        return mu / 2
+
+    @staticmethod
+    def to_code(u):
+        return 2 * u
+
+
+def test_denoise_loss_trains_on_the_codes_of_unit_size_and_their_labels():
+    def model(u, t, labels):
+        return u + 10 * labels
+
+    process = SimpleNamespace(training_loss=lambda network, u: network(u, 0))
+    code = functions("latent-diffusion", scale=HalfScale)
+    assert code.denoise_loss(3.0, process, model, 4.0, 5.0) == 56
+
+
+def test_sample_codes_are_of_the_size_of_codes_and_of_each_label_in_turn():
+    asked = []
+
+    def denoiser(u, t, labels=None):
+        asked.append(None if labels is None else labels.tolist())
+        return 0 * u
+
+    class Process:
+        def ddim_sample_loop(self, model, shape, steps):
+            return model(tensor(np.ones(shape)), 0) + steps
+
+    code = functions(
+        "latent-diffusion",
+        scale=HalfScale,
+        process=Process(),
+        denoiser=denoiser,
+        digits=SimpleNamespace(classes="abc"),
+        vae=SimpleNamespace(latent_dim=2),
+    )
+    assert code.sample_codes(5, 0.0, steps=7).tolist() == [[14.0, 14.0]] * 5
+    code.sample_codes(5, None)
+    assert asked == [[0, 1, 2, 0, 1], None]
 
 
 # Pitfalls
