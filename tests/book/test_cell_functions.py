@@ -7,7 +7,7 @@ import numpy as np
 import paddle
 import pytest
 from cells import functions
-from scipy import special, stats
+from scipy import optimize, special, stats
 from scipy.integrate import quad
 from scipy.spatial.distance import cdist
 
@@ -628,6 +628,32 @@ def test_bound_is_a_mean_over_the_noise():
     assert np.allclose(found.numpy(), expected, atol=1e-5)
 
 
+def test_search_finds_the_best_guess_for_each_image():
+    def decode(z):
+        p = paddle.nn.functional.sigmoid(2 * z)
+        return paddle.concat([p, 1 - p], axis=1).reshape([-1, 1, 1, 2])
+
+    guess = tensor([[0.5], [-0.3]]), tensor([[-0.4], [-0.6]])
+    network = SimpleNamespace(decode=decode, encode=lambda x: guess)
+    before, after = functions("vae", models={1.0: network}).search(
+        tensor([[[[1.0, 0.0]]], [[[1.0, 1.0]]]])
+    )
+    paddle.seed(1)
+    noise = paddle.randn([64, 2, 1]).numpy()[..., 0]
+
+    def bound(i, guess):
+        z = 2 * (guess[0] + np.exp(guess[1] / 2) * noise[:, i])
+        log_p = special.log_expit(z) + special.log_expit(-z if i else z)
+        return log_p.mean() - 0.5 * (np.exp(guess[1]) + guess[0] ** 2 - 1 - guess[1])
+
+    for i in range(2):
+        given = [part[i, 0].item() for part in guess]
+        assert np.isclose(before[i], bound(i, given), atol=1e-5)
+        best = -optimize.minimize(lambda guess: -bound(i, guess), given).fun
+        assert best - 0.03 < after[i] < best + 1e-5
+        assert after[i] - before[i] > 0.5 * (best - before[i])
+
+
 def test_look_at_measures_the_spread_of_the_codes_that_are_drawn():
     mu, sigma = np.array([[-1.0], [1.0], [3.0]]), np.array([[0.5], [1.0], [1.5]])
     x, x_hat = np.ones((3, 1, 1, 2)), np.full((3, 1, 1, 2), 0.25)
@@ -1159,6 +1185,14 @@ def test_without_silences_some_channels_until_its_hook_is_removed():
     assert block(h, 0.5).numpy().ravel().tolist() == [1.5, 0.5, 0.5, 4.5, 5.5]
     hook.remove()
     assert block(h, 0.5).numpy().ravel().tolist() == [1.5, 2.5, 3.5, 4.5, 5.5]
+
+
+def test_over_the_batch_lets_the_images_share_mean_and_variance():
+    h = np.random.default_rng(0).random((3, 16, 2, 2))
+    mean, variance = h.mean(axis=(0, 2, 3)), h.var(axis=(0, 2, 3))
+    expected = (h.transpose(0, 2, 3, 1) - mean) / np.sqrt(variance + 1e-5)
+    found = functions("unet").over_the_batch(tensor(h)).numpy()
+    assert np.allclose(found.transpose(0, 2, 3, 1), expected, atol=1e-5)
 
 
 # Improving and comparison
