@@ -703,6 +703,17 @@ def test_edges_of_one_dot():
     assert np.isclose(functions("likelihood").edges(tensor(dot)), (8 / 6 + 8 / 6) / (4 / 9))
 
 
+def test_grey_is_the_share_between():
+    found = functions("likelihood").grey(tensor([0.1, 0.3, 0.7, 0.9]))
+    assert found == 0.5
+
+
+@pytest.mark.parametrize("page", ["vae", "likelihood"])
+def test_black_and_white_is_cut_at_one_half(page):
+    data = SimpleNamespace(images=np.array([0.2, 0.49, 0.5, 0.9]))
+    assert functions(page).black_and_white(data).tolist() == [0, 0, 1, 1]
+
+
 # Judging
 
 
@@ -1142,6 +1153,15 @@ def test_vae_loss_with_is_a_mean_over_images():
     assert np.isclose(found.item(), np.log(8) + divergence)
 
 
+def test_autoencoder_gradient_is_of_the_mean_over_a_batch():
+    x = np.random.default_rng(0).random((4, 3)).astype("float32")
+    model = paddle.nn.Linear(3, 3)
+    found = functions("scaling", model=model).autoencoder_gradient(x)
+    away = x @ model.weight.numpy() + model.bias.numpy() - x
+    expected = np.concatenate([(2 / 12 * x.T @ away).ravel(), 2 / 12 * away.sum(axis=0)])
+    assert np.allclose(found, expected, atol=1e-6)
+
+
 # U-Net
 
 
@@ -1203,6 +1223,16 @@ def test_narrow_normal_is_minus_the_log_density_less_a_constant():
     found = functions("improving", digits=None).narrow_normal(x_hat, x).numpy()
     nats = -stats.norm.logpdf([0.4, 0.5, 0.1], [0.1, 0.5, 0.9], np.sqrt(0.05))
     assert np.allclose(found - found[1], nats - nats[1], atol=1e-5)
+
+
+def test_samples_of_a_labelled_model_have_each_class_in_turn():
+    sample, asked = functions("improving", digits=None).sample, []
+    model = SimpleNamespace(latent_dim=2, classes=3, decode=lambda z, y: asked.append(y) or z)
+    assert sample(model, n=5).shape == (5, 2)
+    model.classes = 0
+    sample(model, n=5)
+    assert asked[0].tolist() == [0, 1, 2, 0, 1]
+    assert asked[1] is None
 
 
 def test_heavy_ink_counts_ink_twice():
