@@ -98,7 +98,9 @@ m = n
 
 
 def test_equations_are_found_wherever_they_stand():
-    found = [(e.label, e.line, e.latex.split("\n")[-2]) for e in equations_of(SOURCE, "a.md")]
+    found = [
+        (e.label, e.line, e.latex.split("\n")[-2].strip()) for e in equations_of(SOURCE, "a.md")
+    ]
     assert found == [
         ("eq-plain", 8, "a = b"),
         ("eq-directive", 12, "c = d"),
