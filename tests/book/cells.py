@@ -15,8 +15,10 @@ def functions(page, **names):
     names: what they refer to besides; the page itself would have computed it.
     """
     found = dict(names)
-    for code in codes((ROOT / f"book/{page}.md").read_text("utf-8")):
-        for node in ast.parse(code).body:
+    text = (ROOT / f"book/{page}.md").read_text("utf-8")
+    for cell in CELL.finditer(text):
+        tree = ast.increment_lineno(ast.parse(cell[2]), text.count("\n", 0, cell.start(2)))
+        for node in tree.body:
             if isinstance(node, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)):
                 if getattr(node, "name", None) not in names:
                     exec(compile(ast.Module([node], []), f"book/{page}.md", "exec"), found)
