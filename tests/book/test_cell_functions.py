@@ -660,7 +660,7 @@ def test_look_at_measures_the_spread_of_the_codes_that_are_drawn():
     code = functions("vae", x=tensor(x))
     found = code.look_at(lambda _: (tensor(x_hat), tensor(mu), tensor(2 * np.log(sigma))))
     mean_square = (0.25 + 1 + 2.25) / 3
-    expected = [2 * np.log(4), (5 / 3) / 1.0, np.sqrt(4 + mean_square)]
+    expected = [2 * np.log(4), (5 / 3) / 1.0, np.sqrt(8 / 3 + mean_square)]
     assert np.allclose(found, expected, rtol=1e-5)
 
 
