@@ -136,8 +136,8 @@ def tags(cell) -> list[str]:
 
 
 def is_hidden(cell) -> bool:
-    """Whether the site does not show the code of a cell."""
-    return not {"remove-input", "remove-cell"}.isdisjoint(tags(cell))
+    """Whether the site does not show the code of a cell, or only folded, as a claim."""
+    return not {"remove-input", "remove-cell", "claim"}.isdisjoint(tags(cell))
 
 
 def metadata(block, page) -> dict:
