@@ -173,9 +173,15 @@ class Claims(SphinxDirective):
                 f"The book makes {len(checked)} claims on {pages} pages, and in this build {how}."
             ]
         for page in dict.fromkeys(c.page for c in checked):
-            lines += ["", f"**{{doc}}`/{page}`**", "", "| | Sentence | Claim | Value | Margin |"]
-            lines += ["|---|---|---|---|---|"]
-            lines += [row(c) for c in checked if c.page == page]
+            rows = [row(c) for c in checked if c.page == page]
+            title = self.env.titles[page].astext()
+            lines += ["", f":::{{dropdown}} {title} ({len(rows)})"]
+            lines += [
+                "| | Sentence | Claim | Value | Margin |",
+                "|---|---|---|---|---|",
+                *rows,
+                ":::",
+            ]
         return self.parse_text_to_nodes("\n".join(lines))
 
 
