@@ -31,7 +31,8 @@ def claim(says, value, *, above=None, below=None, equals=None, error=0.0):
     room = np.minimum(value - low, high - value)
     holds = room == 0 if equals is not None else room > ERRORS * error  # false for nan, too
     unit = np.where(error > 0, error, np.maximum(np.abs(value), np.abs(bound)))
-    margin = np.nan_to_num(room / np.where(unit > 0, unit, 1.0), nan=-np.inf)
+    with np.errstate(invalid="ignore"):  # an infinite value
+        margin = np.nan_to_num(room / np.where(unit > 0, unit, 1.0), nan=-np.inf)
     i = np.unravel_index(margin.argmin(), margin.shape)
     display(Claim(says, float(value[i]), float(error[i]), float(margin[i]), bool(holds.all())))
 

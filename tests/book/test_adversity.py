@@ -139,6 +139,7 @@ def test_a_narrow_environment(undisturbed, book):
 
 
 def test_another_encoding_is_named_with_the_way_out(book):
+    book.page("a", "零")
     book.env |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     build = book.build_apart()
     assert build.code == 1

@@ -26,7 +26,7 @@ CODE = re.compile(r"^```\{code-cell\}[^\n]*\n((?:---\n.*?^---\n)?(?:^:[^\n]*\n)*
 
 
 def shows_code(text):
-    return any("remove-input" not in match[1] for match in CODE.finditer(text))
+    return any(not re.search("remove-input|claim", match[1]) for match in CODE.finditer(text))
 
 
 NAMES = [name for name, text in CHAPTERS.items() if shows_code(text)]

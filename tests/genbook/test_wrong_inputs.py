@@ -107,7 +107,7 @@ REFUSED = {
     "blank scan": (partial(redraw, np.zeros((64, 64), "uint8"), 28), "expected ink"),
     "scan of floats": (partial(redraw, np.ones((64, 64)), 28), "expected ink, uint8"),
     "distorted bytes": (partial(distorted, np.ones((2, 1, 8, 8), int), RNG), "floats [N, C, H, W]"),
-    "no steps": (lambda: trained(steps=0), "steps must be at least 1, got 0"),
+    "no steps": (lambda: trained(steps=0), "steps must be a whole number of at least 1, got 0"),
     "no autoencoder steps": (lambda: train_autoencoder(dataset(), steps=0), "at least 1, got 0"),
     "no diffusion steps": (lambda: train_diffusion(dataset(), PROCESS, steps=-1), "at least 1"),
     # training

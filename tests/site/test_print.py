@@ -18,6 +18,7 @@ ON_PAPER = """() => {
       .filter((e) => e.clientHeight > 1 && getComputedStyle(e).opacity > 0)
       .map((e) => e.outerHTML.slice(0, 100)),
     folded: [...document.querySelectorAll("article .admonition.toggle *:is(p, pre)")]
+      .filter((e) => !e.closest(".tag_claim"))  // which stays off the paper
       .filter((e) => !e.checkVisibility({ visibilityProperty: true })).length,
     wide: page.scrollWidth - page.clientWidth,
     cut: seen("article pre").filter((e) => e.scrollWidth > e.clientWidth + 1

@@ -7,6 +7,7 @@ import numpy as np
 import paddle
 import pytest
 
+from bookbuild import claims
 from genbook.publishing import source as sources
 from genbook.publishing.standalone import NotStandalone, Shown, standalone
 from genbook.training import fit, loop
@@ -209,7 +210,10 @@ ROOT = Path(__file__).resolve().parents[3]
 CODE = re.compile(
     r"^```\{code-cell\}[^\n]*\n(?:---\n.*?^---\n)?(?:^:[^\n]*\n)*(.*?)^```", re.M | re.S
 )
-PAGES = {path.stem: CODE.findall(path.read_text("utf-8")) for path in ROOT.glob("book/*.md")}
+PAGES = {
+    path.stem: CODE.findall(claims.CELL.sub("", path.read_text("utf-8")))
+    for path in ROOT.glob("book/*.md")
+}
 
 
 @pytest.mark.parametrize("page", [p for p, cells in PAGES.items() if cells and p != "verified"])
