@@ -32,11 +32,12 @@ def run_pages(name):
     folder = ROOT / "_build/claims" / name
     jupyter_book = Path(sys.executable).with_name("jupyter-book")
     build = [jupyter_book, "build", ".", "--path-output", folder]
-    # "dummy" writes no pages. A claim that does not hold is only a warning here; a page that
-    # fails leaves no results.
+    # "dummy" writes no pages. A claim that does not hold is only a warning here, which ends
+    # nothing; a page that fails ends all.
     options = ["--builder", "custom", "--custom-builder", "dummy"]
+    environment = {**os.environ, **RUNS[name]}
     subprocess.run(
-        [*build, *options], cwd=ROOT, env={**os.environ, **RUNS[name]}, stdout=subprocess.DEVNULL
+        [*build, *options], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, check=True
     )
     cache = BookCache(folder / "_build/.jupyter_cache")
     newest = {r.uri: r for r in sorted(cache.list_cache_records(), key=lambda r: r.created)}

@@ -117,6 +117,17 @@ def test_a_claim_that_does_not_hold_ends_a_complete_build_red(book):
     assert "every claim holds" not in book.html("status")
 
 
+@pytest.mark.parametrize(("edition", "warnings"), [("digits", 1), ("mnist", 0)])
+def test_only_the_prose_of_the_default_edition_must_hold(monkeypatch, edition, warnings):
+    false = claims.Checked("book/a", 1, "x < 1", claims.Claim("x is small", 2.0, 0.0, -0.5, False))
+    said = []
+    monkeypatch.setattr(claims, "of_whole_book", lambda env: [false])
+    monkeypatch.setattr(claims.LOGGER, "warning", lambda *words, **place: said.append(words))
+    monkeypatch.setenv("GENBOOK_EDITION", edition)
+    claims.report(None, None)
+    assert len(said) == warnings
+
+
 def test_a_claim_quotes_its_page(book):
     book.page("a", PAGE.replace("HALF", "0.5").replace("samples are legible, and", "samples, and"))
     build = book.build()
@@ -185,3 +196,6 @@ claim("draw is a number", draws[0], equals=np.random.Generator(np.random.PCG64(0
     assert lines[2][0] == "Each draw is a number." and lines[2][1] != lines[2][2]
     assert lines[3][:2] == ["draw is a number", "exact"] and lines[3][2].startswith("FALSE")
     assert lines[4] == ["2 claims, 1 of which do not hold in every run"]
+    book.page("b", "```{code-cell} ipython3\n1 / 0\n```")  # no table that lacks a page
+    run = subprocess.run(script[:-1], cwd=book.root, env=book.env, capture_output=True, text=True)
+    assert run.returncode == 1 and "ZeroDivisionError" in run.stderr and not run.stdout

@@ -19,7 +19,6 @@ CELL = re.compile(
     r"^(```\{code-cell\}.*\n(?:---\n(?s:.*?)^---\n|(?::.*\n)*))((?s:.*?))(^```$)", re.M
 )
 
-
 NOTE = """
 ```{{admonition}} The {name} edition
 This is the book on another data set, {name}, with {most:,} images to train on and at most as many
