@@ -49,7 +49,8 @@ class Claim:
         self.margin, self.holds = margin, holds
 
     def __repr__(self):
-        return f"{'holds' if self.holds else 'DOES NOT HOLD'}: {self.found()} ({self.room()})"
+        holds = "holds" if self.holds else "DOES NOT HOLD"
+        return f"{holds}: {self.says}\n    {self.found()} (margin {self.room()})"
 
     def _repr_mimebundle_(self, include=None, exclude=None):
         return {"text/plain": repr(self)}, {KEY: vars(self)}

@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 from types import SimpleNamespace
 
-from bookbuild.edition import CELL
+from bookbuild.cells import CELL
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -17,7 +17,9 @@ def functions(page, **names):
     found = dict(names)
     text = (ROOT / f"book/{page}.md").read_text("utf-8")
     for cell in CELL.finditer(text):
-        tree = ast.increment_lineno(ast.parse(cell[2]), text.count("\n", 0, cell.start(2)))
+        tree = ast.increment_lineno(
+            ast.parse(cell["code"]), text.count("\n", 0, cell.start("code"))
+        )
         for node in tree.body:
             if isinstance(node, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)):
                 if getattr(node, "name", None) not in names:
@@ -27,4 +29,4 @@ def functions(page, **names):
 
 def codes(text):
     """The code of each cell of a page."""
-    return [code for _, code, _ in CELL.findall(text)]
+    return [cell["code"] for cell in CELL.finditer(text)]

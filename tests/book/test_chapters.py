@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 import public
+from bookbuild.cells import CELL
 
 ROOT = Path(__file__).resolve().parents[2]
 CHAPTERS = sorted((ROOT / "book").glob("*.md"))
@@ -19,12 +20,9 @@ each_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.s
 
 def code_cells(text):
     """The (options, code) of the code cells in a page's text."""
-    for body in re.findall(r"^```\{code-cell\}[^\n]*\n(.*?)^```\s*$", text, re.M | re.S):
-        options = re.match(r"---\n(.*?)\n---\n", body, re.S)
-        if options:
-            yield yaml.safe_load(options[1]), body[options.end() :]
-        else:
-            yield {}, body
+    for cell in CELL.finditer(text):
+        in_dashes = cell["options"].startswith("---")
+        yield yaml.safe_load(cell["options"].strip("-\n")) if in_dashes else {}, cell["code"]
 
 
 def test_the_contents_list_every_chapter_and_no_other():

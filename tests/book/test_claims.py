@@ -13,6 +13,7 @@ import unclaimed
 from cells import codes
 
 from bookbuild import claims
+from bookbuild.cells import CELL
 from genbook.publishing.claims import claim
 from genbook.publishing.source import bound_by
 
@@ -157,9 +158,9 @@ def test_exceptions_are_needed(page):
 @pytest.mark.parametrize("page", PAGES)
 def test_claims_leave_the_names_of_a_page_alone(page):
     text = (ROOT / f"book/{page}.md").read_text("utf-8")
-    own = {name for code in codes(claims.CELL.sub("", text)) for name in bound_by(code)}
-    for code in map(claims.code_of, claims.CELL.findall(text)):
-        assert not bound_by(code) & own, code
+    own = {name for code in codes(claims.without_claims(text)) for name in bound_by(code)}
+    for cell in filter(claims.checks, CELL.finditer(text)):
+        assert not bound_by(cell["code"]) & own, cell[0]
 
 
 def test_other_seeds_and_their_claims(book):

@@ -19,14 +19,15 @@ import nbformat
 import pytest
 from packaging.requirements import Requirement
 
+from bookbuild.cells import CELL
+
 ROOT = Path(__file__).resolve().parents[2]
 LISTED = re.findall(r"\b(book/[\w-]+)$", (ROOT / "_toc.yml").read_text("utf-8"), re.M)
 CHAPTERS = {Path(page).name: (ROOT / f"{page}.md").read_text("utf-8") for page in LISTED}
-CODE = re.compile(r"^```\{code-cell\}[^\n]*\n((?:---\n.*?^---\n)?(?:^:[^\n]*\n)*)", re.M | re.S)
 
 
 def shows_code(text):
-    return any(not re.search("remove-input|claim", match[1]) for match in CODE.finditer(text))
+    return any(not re.search("remove-input|claim", c["options"]) for c in CELL.finditer(text))
 
 
 NAMES = [name for name, text in CHAPTERS.items() if shows_code(text)]

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "book/_ext")]
 
 import prose  # noqa: E402
-from bookbuild.claims import CELL, quotes_of  # noqa: E402
+from bookbuild.claims import quotes_of, without_claims  # noqa: E402
 
 EXCEPTIONS = Path(__file__).with_name("exceptions")
 RESULT = re.compile(
@@ -45,9 +45,9 @@ def unclaimed(page: str, excepted: Sequence[str] | None = None) -> Iterator[Sent
     excepted: words of the sentences to leave out; by default those of `exceptions`.
     """
     source = (ROOT / "book" / f"{page}.md").read_text("utf-8")
-    quotes = [bare(quote) for cell in CELL.findall(source) for quote in quotes_of(cell)]
+    quotes = [bare(quote) for quote in quotes_of(source)]
     excepted = exceptions(page) if excepted is None else excepted
-    text = CELL.sub(lambda cell: "\n" * cell[0].count("\n"), source)
+    text = without_claims(source)
     near = sections_with_code(text)
     for passage in prose.passages(text):
         if passage.kind in ("heading", "exercise") or not (

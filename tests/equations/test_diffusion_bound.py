@@ -1,5 +1,4 @@
 import ast
-import re
 from itertools import product
 from pathlib import Path
 
@@ -7,6 +6,7 @@ import numpy as np
 import paddle
 import pytest
 import sympy
+from bookbuild.cells import CELL
 from genbook.diffusion import GaussianDiffusion, cosine_beta_schedule, guided
 from numpy.polynomial.hermite_e import hermegauss
 from scipy import stats
@@ -243,12 +243,10 @@ def test_bound_clip(agree):
 def of_the_chapter(**given):
     """What the chapter's cells define to measure the bound, for another process and network."""
     page = (Path(__file__).parents[2] / "book/diffusion-bound.md").read_text("utf-8")
-    cells = re.findall(r"^```\{code-cell\}[^\n]*\n(.*?)^```$", page, re.M | re.S)
-    cells = [re.sub(r"\A(---\n.*?\n---\n|:tags:[^\n]*\n)", "", c, flags=re.S) for c in cells]
     names = {"prior_term", "a_bar", "snr", "weight", "quotient", "dequantised"}
     names |= {"squared_errors_of_v", "bits_per_dimension"}
     found = {"np": np, "paddle": paddle, "guided": guided, **given}
-    for node in (node for cell in cells for node in ast.parse(cell).body):
+    for node in (node for cell in CELL.finditer(page) for node in ast.parse(cell["code"]).body):
         name = getattr(node, "name", None) or ast.unparse(getattr(node, "targets", [node])[0])
         if name in names:
             exec(compile(ast.Module([node], []), "diffusion-bound.md", "exec"), found)

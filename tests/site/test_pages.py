@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from bookbuild.cells import CELL
+
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow  # a visit of all pages takes minutes
 
@@ -37,16 +39,11 @@ def test_no_page_breaks_the_promise(visits, kinds, promise):
     assert not found, f"{promise}, but:\n{found}"
 
 
-CELL = re.compile(r"^(`{3,})\{code-cell\}[^\n]*\n(.*?)^\1 *$", re.M | re.S)
-OPTIONS = re.compile(r"\A(?:---\n.*?^---\n|(?:^:[^\n]*\n)+)?", re.M | re.S)
-
-
 def cells(page):
     """The code of the cells that a page shows: (options, code)."""
-    for match in CELL.finditer(page):
-        options = OPTIONS.match(match[2])[0]
-        if not re.search(r"remove-(input|cell)", options):
-            yield match[2].removeprefix(options).strip()
+    for cell in CELL.finditer(page):
+        if not re.search(r"remove-(input|cell)", cell["options"]):
+            yield cell["code"].strip()
 
 
 def test_copy_buttons_give_the_code_exactly(visits, site):

@@ -21,11 +21,11 @@ from genbook.publishing.claims import KEY, Claim
 
 from . import edition
 from .cache import of_book, read_page
+from .cells import CELL
 
 LOGGER = logging.getLogger(__name__)
 TAG = "claim"
 DOUBT = "In this build the next claim does not hold. Doubt the sentence “{says}”: {found}, {needs}."
-CELL = re.compile(r"^```\{code-cell\}[^\n]*\n:tags: \[claim\]\n.*?^```$", re.M | re.S)
 
 
 class Checked(NamedTuple):
@@ -70,14 +70,20 @@ def claims_of(nb, docname: str) -> Iterator[Checked]:
             yield Checked(docname, number, needs, claim)
 
 
-def quotes_of(cell: str) -> list[str]:
-    """The words of the page that a cell with claims quotes, from its Markdown."""
-    return [ast.literal_eval(call.args[0]) for call in calls(code_of(cell))]
+def without_claims(text: str) -> str:
+    """The source of a page with empty lines for its cells with claims."""
+    return CELL.sub(lambda c: "\n" * c[0].count("\n") if checks(c) else c[0], text)
 
 
-def code_of(cell: str) -> str:
-    """The code of a cell with claims, from its Markdown."""
-    return re.sub(r"^```.*\n:tags:.*\n|```$", "", cell)
+def checks(cell: re.Match) -> bool:
+    """Whether a cell in the source of a page makes claims."""
+    return cell["options"] == f":tags: [{TAG}]\n"
+
+
+def quotes_of(text: str) -> list[str]:
+    """The words that the cells with claims quote, from the source of their page."""
+    codes = [cell["code"] for cell in CELL.finditer(text) if checks(cell)]
+    return [ast.literal_eval(call.args[0]) for code in codes for call in calls(code)]
 
 
 def needs_of(source: str) -> list[str]:
@@ -107,7 +113,7 @@ def place(app, doctree):
     cells = [n for n in doctree.findall(nodes.container) if "tag_claim" in n["classes"]]
     if not cells:
         return
-    text = plain(CELL.sub("", Path(app.env.doc2path(docname)).read_text("utf-8")))
+    text = plain(without_claims(Path(app.env.doc2path(docname)).read_text("utf-8")))
     checked = of_page(app.env, docname)
     for number, node in enumerate(cells, start=1):
         here = [c for c in checked if c.cell == number]

@@ -10,14 +10,12 @@ import re
 
 from genbook import data
 
+from .cells import CELL
+
 NAMES = {"digits": "UCI digits", "mnist": "MNIST", "hanzi": "Chinese MNIST"}
 
 # The chapters compare all images with each other, in memory that grows with their square.
 MOST = 4000
-# A code cell: its head with the options, its code, its end
-CELL = re.compile(
-    r"^(```\{code-cell\}.*\n(?:---\n(?s:.*?)^---\n|(?::.*\n)*))((?s:.*?))(^```$)", re.M
-)
 
 NOTE = """
 ```{{admonition}} The {name} edition
@@ -44,7 +42,11 @@ def adapt(text: str) -> str:
     if edition == "digits" or 'load("digits"' not in text:
         return text
     note = NOTE.format(name=NAMES[edition], default=NAMES["digits"], most=MOST)
-    text = CELL.sub(lambda cell: cell[1] + load_other(cell[2], edition) + cell[3], text)
+
+    def adapted(cell):
+        return cell["head"] + cell["options"] + load_other(cell["code"], edition) + cell["end"]
+
+    text = CELL.sub(adapted, text)
     return re.sub(r"^# .*\n", lambda title: title[0] + note, text, count=1, flags=re.M)
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import paddle
 import pytest
+from cells import codes
 
-from bookbuild import claims
+from bookbuild.claims import without_claims
 from genbook.publishing import source as sources
 from genbook.publishing.standalone import NotStandalone, Shown, standalone
 from genbook.training import fit, loop
@@ -207,12 +208,8 @@ y = [scale for scale in range(3)], (lambda math: math)(5), g(2), f()
 
 
 ROOT = Path(__file__).resolve().parents[3]
-CODE = re.compile(
-    r"^```\{code-cell\}[^\n]*\n(?:---\n.*?^---\n)?(?:^:[^\n]*\n)*(.*?)^```", re.M | re.S
-)
 PAGES = {
-    path.stem: CODE.findall(claims.CELL.sub("", path.read_text("utf-8")))
-    for path in ROOT.glob("book/*.md")
+    path.stem: codes(without_claims(path.read_text("utf-8"))) for path in ROOT.glob("book/*.md")
 }
 
 
