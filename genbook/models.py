@@ -26,7 +26,7 @@ def save(file, model, metadata, diffusion=None):
     """Write a model that `checkpoint.build` made, and `metadata` that says what it learned from.
 
     metadata: a dict for JSON; `sample` needs "data" (the data set's name), "size" (pixels per
-    side), "channels" and "classes". diffusion: the GaussianDiffusion that a UNet was trained for.
+    side) and "channels". diffusion: the GaussianDiffusion that a UNet was trained for.
     Raises ValueError for a model that was made in another way.
     """
     if not hasattr(model, "arguments"):
@@ -95,6 +95,8 @@ def sample(file, count, seed=0, steps=50, guidance=0.5, root=None):
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count}")
     model, diffusion, metadata = load(file)
+    if missing := {"data", "size", "channels"} - metadata.keys():
+        raise CheckpointError(f"{file} does not say its {', '.join(sorted(missing))}")
     paddle.seed(seed)
     if isinstance(model, VAE):
         labels = paddle.arange(count) % model.classes if model.classes else None

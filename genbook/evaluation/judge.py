@@ -7,6 +7,8 @@ import paddle.nn.functional as F
 
 from genbook.training import fit
 
+ROUNDING = 1e-3  # how far an image may leave its range
+
 
 class Judge(nn.Layer):
     """A small convolutional classifier; its last hidden layer gives 64 features.
@@ -50,7 +52,7 @@ class Judge(nn.Layer):
         return np.concatenate([function(paddle.to_tensor(x)).numpy() for x in parts])
 
     def _checked(self, images):
-        """float32 [N, 1, size, size]; ValueError for whole numbers and for NaN."""
+        """float32 [N, 1, size, size]; ValueError for whole numbers, NaN and other ranges."""
         images = np.asarray(images)
         if images.shape[1:] != (1, self.size, self.size) or len(images) == 0:
             expected = f"[N, 1, {self.size}, {self.size}]"
@@ -58,6 +60,9 @@ class Judge(nn.Layer):
         if images.dtype.kind != "f" or not np.isfinite(images).all():
             found = images.dtype if images.dtype.kind != "f" else "NaN or infinity"
             raise ValueError(f"images must be floats in [0, 1], got {found}")
+        low, high = images.min(), images.max()
+        if low < -ROUNDING or high > 1 + ROUNDING:
+            raise ValueError(f"images must be in [0, 1], got {low:.3g} to {high:.3g}")
         return images.astype(np.float32, copy=False)
 
 

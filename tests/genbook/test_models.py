@@ -106,6 +106,13 @@ def test_a_checkpoint_of_a_running_training_is_no_model(tmp_path):
         models.load(tmp_path / "some")
 
 
+def test_a_file_that_does_not_say_what_it_draws_is_refused(files):
+    model, diffusion = networks()["diffusion"]
+    models.save(files / "bare", model, {"data": "digits"}, diffusion)
+    with pytest.raises(CheckpointError, match="does not say its channels, size"):
+        models.sample(files / "bare", 1)
+
+
 def test_a_damaged_file_is_refused(files):
     content = bytearray((files / "vae").read_bytes())
     content[-5] ^= 1

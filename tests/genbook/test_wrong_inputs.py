@@ -227,6 +227,7 @@ REFUSED = {
     "judge of size 10": (lambda: Judge(3, 10), "no such judge"),
     "judge of another size": (lambda: JUDGE.features(np.zeros((2, 1, 4, 4))), "[N, 1, 8, 8]"),
     "judge of bytes": (lambda: JUDGE.features((255 * IMAGES).astype("uint8")), "floats in [0, 1]"),
+    "judge of -1 to 1": (lambda: JUDGE.features(2 * IMAGES - 1), "in [0, 1], got -"),
     "judge of NaN": (lambda: JUDGE.probabilities(NAN), "got NaN"),
     "judge of nothing": (lambda: JUDGE.probabilities(IMAGES[:0]), "images must be [N, 1, 8, 8]"),
     "judge of colours": (

@@ -22,6 +22,7 @@ from genbook.publishing.claims import KEY, Claim
 from . import edition
 from .cache import of_book, read_page
 from .cells import CELL
+from .equations import equations_of_book
 
 LOGGER = logging.getLogger(__name__)
 TAG = "claim"
@@ -169,6 +170,25 @@ def report(app, env):
             )
 
 
+class Counts(SphinxDirective):
+    """Its content, with the numbers of this build: %(equations)s, %(checked)s, %(claims)s, ..."""
+
+    has_content = True
+
+    def run(self):
+        """Count, and parse."""
+        claims, equations = of_whole_book(self.env), equations_of_book()
+        counts = {
+            "equations": len(equations),
+            "checked": sum(equation.label.startswith("eq-") for equation in equations),
+            "claims": len(claims),
+            "hold": sum(c.claim.holds for c in claims),
+            "pages": len({c.page for c in claims}),
+        }
+        numbers = {name: f"{count:,}" for name, count in counts.items()}
+        return self.parse_text_to_nodes("\n".join(self.content) % numbers)
+
+
 class Claims(SphinxDirective):
     """The claims of the book as a table for each chapter, or only those that do not hold."""
 
@@ -177,16 +197,9 @@ class Claims(SphinxDirective):
         checked = of_whole_book(self.env)
         if self.name == "doubts":
             checked = [c for c in checked if not c.claim.holds]
-            lines = []
             if not checked:
                 return self.parse_text_to_nodes("In this build every claim holds.")
-        else:
-            false = sum(not c.claim.holds for c in checked)
-            pages = len({c.page for c in checked})
-            how = f"{false} of them do not hold" if false else "all of them hold"
-            lines = [
-                f"The book makes {len(checked)} claims on {pages} pages, and in this build {how}."
-            ]
+        lines = []
         for page in dict.fromkeys(c.page for c in checked):
             rows = [row(c) for c in checked if c.page == page]
             title = self.env.titles[page].astext()
@@ -209,6 +222,7 @@ def row(c: Checked) -> str:
 
 def setup(app):
     """Connect the claims to the build."""
+    app.add_directive("counts", Counts)
     app.add_directive("claims", Claims)
     app.add_directive("doubts", Claims)
     app.connect("doctree-read", place)

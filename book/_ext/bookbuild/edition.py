@@ -1,7 +1,8 @@
 """The same book on another data set: `make book DATA=mnist`.
 
 The chapters load the handwritten digits by name. In another edition their code names another data
-set, so that what a page shows is what ran. The prose is that of the digits; a note says so.
+set, so that what a page shows is what ran. The prose is that of the digits; a note says so, and its
+claims mark what does not hold.
 """
 
 import ast
@@ -20,8 +21,9 @@ MOST = 4000
 NOTE = """
 ```{{admonition}} The {name} edition
 This is the book on another data set, {name}, with {most:,} images to train on and at most as many
-to test with. Code, figures and printed numbers are of this data set. The prose describes those of
-the default edition, whose data set is the {default}.
+to test with. Code, figures and printed numbers are of this data set. The prose was written for
+the default edition, whose data set is the {default}. What it says of results was checked here,
+too: a warning marks each sentence that does not hold.
 ```
 """
 
