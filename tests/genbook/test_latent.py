@@ -1,7 +1,7 @@
 import numpy as np
 import paddle
 
-from genbook.latent import CodeDenoiser, CodeScale
+from genbook.latent import CodeBlock, CodeDenoiser, CodeScale
 from genbook.unet import timestep_embedding
 
 
@@ -57,3 +57,37 @@ def test_the_time_reaches_the_network_as_in_the_u_net():
     t = paddle.to_tensor([0, 1, 57, 999])
     model(paddle.zeros([4, 5]), t)
     np.testing.assert_array_equal(seen[0], timestep_embedding(t, 16).numpy())
+
+
+def test_the_network_is_as_the_chapter_describes_it():
+    """Written out in plain operations on its weights."""
+    model = shaken_denoiser()
+    w = dict(model.named_parameters())
+    u = paddle.randn([4, 5])
+    t, y = paddle.to_tensor([0, 9, 500, 999]), paddle.to_tensor([0, 3, 1, 2])
+
+    def silu(x):
+        return x / (1 + paddle.exp(-x))
+
+    def linear(name, rows):
+        return rows @ w[f"{name}.weight"] + w[f"{name}.bias"]
+
+    def norm(name, rows):
+        away = rows - rows.mean(axis=1, keepdim=True)
+        scaled = away / (away.square().mean(axis=1, keepdim=True) + 1e-5).sqrt()
+        return scaled * w[f"{name}.weight"] + w[f"{name}.bias"]
+
+    time = linear("time.2", silu(linear("time.0", timestep_embedding(t, 16))))
+    condition = silu(time + w["label.weight"][y])
+    h = linear("first", u)
+    for name in ("blocks.0", "blocks.1"):
+        inner = linear(f"{name}.linear1", norm(f"{name}.norm", h))
+        inner += linear(f"{name}.condition", condition)
+        h = h + linear(f"{name}.linear2", silu(inner))
+    expected = linear("last", norm("norm", h))
+    np.testing.assert_allclose(model(u, t, y).numpy(), expected.numpy(), rtol=1e-3, atol=1e-4)
+
+
+def test_a_block_starts_as_its_shortcut():
+    h, condition = paddle.randn([3, 8]), paddle.randn([3, 8])
+    np.testing.assert_array_equal(CodeBlock(8)(h, condition).numpy(), h.numpy())

@@ -1,5 +1,6 @@
 import numpy as np
 import paddle
+import paddle.nn.functional as F
 import pytest
 
 from genbook.unet import ResBlock, UNet, timestep_embedding
@@ -90,3 +91,58 @@ def test_the_label_reaches_every_pixel():
     outputs = [model(x, t, paddle.to_tensor([label])).numpy() for label in (0, 2, 3)]
     assert (outputs[0] != outputs[1]).all()
     np.testing.assert_array_equal(outputs[2], model(x, t).numpy())  # no label is label 3
+
+
+def written_out(model, x, t, labels):
+    """The network as the chapter describes it, in plain operations on its weights."""
+    w = dict(model.named_parameters())
+
+    def silu(u):
+        return u / (1 + paddle.exp(-u))
+
+    def linear(name, rows):
+        return rows @ w[f"{name}.weight"] + w[f"{name}.bias"]
+
+    def conv(name, h, stride=1):
+        return F.conv2d(h, w[f"{name}.weight"], w[f"{name}.bias"], stride, padding=1)
+
+    def norm(name, h):
+        n, c, *sides = h.shape
+        groups = h.reshape([n, 8, -1])
+        away = groups - groups.mean(axis=2, keepdim=True)
+        scaled = away / (away.square().mean(axis=2, keepdim=True) + 1e-5).sqrt()
+        a, b = (w[f"{name}.{part}"].reshape([c, 1, 1]) for part in ("weight", "bias"))
+        return a * scaled.reshape([n, c, *sides]) + b
+
+    def block(name, h, temb):
+        inner = conv(f"{name}.conv1", silu(norm(f"{name}.norm1", h)))
+        inner += linear(f"{name}.time", temb).reshape([len(h), -1, 1, 1])
+        inner = conv(f"{name}.conv2", silu(norm(f"{name}.norm2", inner)))
+        if f"{name}.shortcut.weight" in w:
+            h = F.conv2d(h, w[f"{name}.shortcut.weight"], w[f"{name}.shortcut.bias"])
+        return h + inner
+
+    temb = linear("time.2", silu(linear("time.0", timestep_embedding(t, model.width))))
+    temb = silu(temb + w["label.weight"][labels])
+    n, c, height, width = x.shape
+    squares = x.reshape([n, c, height // 2, 2, width // 2, 2]).transpose([0, 1, 3, 5, 2, 4])
+    first = block("down1", conv("stem", squares.flatten(1, 3)), temb)
+    second = block("down2", conv("shrink", first, stride=2), temb)
+    h = block("middle", second, temb)
+    h = block("up2", paddle.concat([h, second], axis=1), temb)
+    grown = F.conv2d_transpose(h, w["grow.weight"], w["grow.bias"], stride=2)
+    h = conv("head", silu(block("up1", paddle.concat([grown, first], axis=1), temb)))
+    squares = h.reshape([n, c, 2, 2, height // 2, width // 2]).transpose([0, 1, 4, 2, 5, 3])
+    return squares.reshape([n, c, height, width])
+
+
+def test_the_network_is_as_the_chapter_describes_it():
+    paddle.seed(0)
+    model = UNet(3, width=16, classes=4)
+    for parameter in model.parameters():
+        parameter.set_value(parameter + 0.1 * paddle.randn(parameter.shape))
+    x, t = paddle.randn([3, 3, 8, 12]), paddle.to_tensor([0, 300, 999])
+    labels = paddle.to_tensor([4, 0, 2])
+    with paddle.no_grad():
+        found, expected = model(x, t, labels), written_out(model, x, t, labels)
+    np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-3, atol=1e-3)
