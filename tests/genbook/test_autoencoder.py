@@ -90,3 +90,23 @@ def test_the_parts_of_the_network_are_those_of_the_lab_sheet(model):
     one_row = paddle.zeros([1, 3, 8, 8])
     assert [layer(one_row).shape[2:] for layer in (first, model.encoder[3])] == [[8, 8], [4, 4]]
     assert AutoEncoder().encoder[0].weight.shape[1] == 3  # images in colour by default
+
+
+def test_the_components_of_drawn_codes_are_independent():
+    paddle.seed(0)
+    codes = paddle.to_tensor([[0.0, 3.0], [2.0, 5.0]])  # whose components go together
+    drawn = draw_codes(codes, 10_000).numpy()
+    assert abs(np.corrcoef(drawn.T)[0, 1]) < 5 / np.sqrt(10_000)
+
+
+def test_a_tenth_of_each_batch_goes_into_the_running_mean_and_variance(model):
+    norms = [x for x in (*model.encoder, *model.decoder) if "BatchNorm" in type(x).__name__]
+    seen = []
+    for norm in norms:
+        norm.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0].numpy()))
+    model(paddle.rand([6, 3, 8, 8]))
+    assert len(seen) == 3
+    for norm, h in zip(norms, seen, strict=True):
+        mean, variance = h.mean(axis=(0, 2, 3)), h.var(axis=(0, 2, 3))
+        np.testing.assert_allclose(norm._mean.numpy(), 0.1 * mean, rtol=1e-3, atol=1e-6)
+        np.testing.assert_allclose(norm._variance.numpy(), 0.9 + 0.1 * variance, rtol=1e-2)

@@ -280,3 +280,24 @@ def test_noise_is_drawn_in_the_precision_of_the_code():
     z = reparameterize(mu, mu)  # the noise itself
     assert z.dtype == mu.dtype
     assert (z != z.astype("float32").astype("float64")).any()
+
+
+def test_the_parts_of_the_network_are_joined_as_drawn():
+    paddle.seed(0)
+    model = VAE((2, 3, 4), hidden=(9, 7), latent_dim=5, classes=3)
+    x, eps, labels = paddle.rand([4, 2, 3, 4]), paddle.randn([4, 5]), paddle.to_tensor([2, 0, 1, 2])
+    places = tensor(np.eye(3)[labels.numpy()])
+    h = model.encoder(paddle.concat([x.reshape([4, 24]), places], axis=1))
+    mu, logvar = h @ model.to_mu.weight, h @ model.to_logvar.weight  # biases start at 0
+    z = mu + (logvar / 2).exp() * eps
+    x_hat = model.decoder(paddle.concat([z, places], axis=1)).reshape([4, 2, 3, 4])
+    for got, expected in zip(model(x, eps, labels), (x_hat, mu, logvar), strict=True):
+        np.testing.assert_allclose(got.numpy(), expected.numpy(), rtol=1e-4, atol=1e-6)
+
+
+def test_a_sure_and_wrong_pixel_is_as_unlikely_as_it_says():
+    x_hat = tensor([[[[1e-9, 1e-6, 1e-3, 0.999]]]])
+    wrong, right = (bernoulli_nll(x_hat, paddle.full([1, 1, 1, 4], x)).numpy() for x in (1.0, 0.0))
+    p = x_hat.numpy().astype("float64")
+    np.testing.assert_allclose(wrong, -np.log(p), rtol=1e-4)
+    np.testing.assert_allclose(right, -np.log1p(-p), rtol=1e-3, atol=1e-7)  # 1 - p is rounded
