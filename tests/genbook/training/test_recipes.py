@@ -21,10 +21,11 @@ def caught(monkeypatch):
     call = {}
 
     def fit(model, loss, *data, **settings):
+        call.clear()
         call.update(model=model, loss=loss, data=data, **settings)
         return {"loss": np.zeros(1)}
 
-    for recipe in (autoencoder, diffusion, vae):
+    for recipe in (autoencoder, diffusion, latent, vae):
         monkeypatch.setattr(recipe, "fit", fit)
     return call
 
@@ -77,9 +78,13 @@ def test_the_improved_vae_takes_the_same_on_more_images_with_their_labels(caught
     np.testing.assert_allclose(term(caught), cross_entropy(x_hat, images) + kl, rtol=1e-4)
 
 
-def test_the_improved_vae_averages_its_weights(caught):
-    vae.train_improved_vae(DATA)
-    assert caught["ema"] == 0.995
+def test_without_labels_the_improved_vae_still_sees_more_images(caught, monkeypatch):
+    monkeypatch.setattr(augment, "ENOUGH", 12)
+    model, _ = vae.train_improved_vae(DATA, labels=False)
+    (images,) = caught["data"]
+    assert images.shape == (12, 1, 8, 8) and model.classes == 0
+    x_hat, kl = encode_and_decode(model, images)
+    np.testing.assert_allclose(term(caught), cross_entropy(x_hat, images) + kl, rtol=1e-4)
 
 
 def test_the_plane_autoencoder_decodes_the_mean_without_noise(caught):
@@ -100,22 +105,134 @@ def test_the_pair_in_the_plane_starts_from_the_same_weights(caught):
         np.testing.assert_array_equal(states[0][name], states[1][name])
 
 
+def asked(caught):
+    """What 200 losses ask of the caught network: states [200, N, ...], steps, labels [200, N]."""
+    calls = []
+
+    def forward(x_t, t, labels):
+        calls.append((x_t.numpy(), t.numpy(), labels.numpy()))
+        return 0 * x_t
+
+    caught["model"].forward = forward
+    for seed in range(200):
+        term(caught, seed=seed)
+    return [np.array(part) for part in zip(*calls, strict=True)]
+
+
+def assert_a_tenth_is_hidden(shown, labels):
+    hidden = shown == 3
+    assert (shown == np.where(hidden, 3, labels)).all()
+    assert abs(hidden.mean() - 0.1) < 5 * np.sqrt(0.1 * 0.9 / shown.size)
+
+
 def test_diffusion_trains_on_images_between_minus_1_and_1_and_hides_labels(caught):
     process = GaussianDiffusion(linear_beta_schedule(10), "v")
-    model, _ = diffusion.train_diffusion(DATA, process)
+    diffusion.train_diffusion(DATA, process)
     images, labels = caught["data"]
     np.testing.assert_allclose(images, 2 * IMAGES - 1)
     np.testing.assert_array_equal(labels, LABELS)
-    assert caught["ema"]
+    assert_a_tenth_is_hidden(asked(caught)[2], LABELS)
 
-    seen = []
-    model.forward = lambda x_t, t, labels: seen.append(labels.numpy()) or 0 * x_t
-    for seed in range(200):
-        term(caught, seed=seed)
-    seen = np.array(seen)  # [200, 6]
-    hidden = seen == 3
-    assert (seen == np.where(hidden, 3, LABELS)).all()
-    assert abs(hidden.mean() - 0.1) < 5 * np.sqrt(0.1 * 0.9 / seen.size)
+
+def test_the_first_stage_takes_a_quarter_of_the_kl_on_more_images(caught, monkeypatch):
+    monkeypatch.setattr(augment, "ENOUGH", 12)
+    model, _ = latent.train_first_stage(DATA)
+    (images,) = caught["data"]
+    assert images.shape == (12, 1, 8, 8) and model.classes == 0
+    x_hat, kl = encode_and_decode(model, images)
+    np.testing.assert_allclose(term(caught), cross_entropy(x_hat, images) + kl / 4, rtol=1e-4)
+
+
+class Posteriors:
+    """Stands for a VAE: the posteriors of an image are wide, and far from 0."""
+
+    latent_dim = 2
+
+    def encode(self, x):
+        ink = x.mean(axis=[1, 2, 3]).unsqueeze(1)
+        return paddle.concat([7 + 0 * ink, 40 * ink], axis=1), paddle.full([len(x), 2], np.log(9.0))
+
+
+def test_latent_diffusion_trains_on_fresh_codes_of_unit_size_and_hides_labels(caught, monkeypatch):
+    monkeypatch.setattr(augment, "ENOUGH", 12)
+    clean = GaussianDiffusion([1e-6, 1e-6])  # x_t is the code itself
+    _, scale, _ = latent.train_latent_diffusion(DATA, Posteriors(), clean)
+    assert len(caught["data"][0]) == 12
+    codes, _, labels = asked(caught)
+    mu = Posteriors().encode(paddle.to_tensor(augment.augment(DATA).images))[0].numpy()
+    deviation = np.sqrt(mu.var(axis=0) + 9)
+    np.testing.assert_allclose(scale.std.numpy(), deviation, rtol=1e-5)
+    # each image's codes scatter around its own mean, by the deviation 3 of its posterior
+    error = 3 / deviation / np.sqrt(200)
+    assert (abs(codes.mean(axis=0) - (mu - mu.mean(axis=0)) / deviation) < 5 * error).all()
+    np.testing.assert_allclose(codes.std(axis=(0, 1))[0], 3 / deviation[0], rtol=0.1)
+    assert_a_tenth_is_hidden(labels, np.tile(LABELS, 2))
+
+
+# What each of them is trained with: peak learning rate, decay of the average, size of a batch
+PROCESS = GaussianDiffusion(linear_beta_schedule(10), "v")
+HOW = {
+    "autoencoder": (autoencoder.train_autoencoder, {}),
+    "baseline": (vae.train_baseline_vae, {}),
+    "plane": (vae.train_plane_vae, {}),
+    "plane autoencoder": (vae.train_plane_autoencoder, {}),
+    "improved": (vae.train_improved_vae, {"lr": 2e-3, "ema": 0.995}),
+    "first stage": (latent.train_first_stage, {"lr": 2e-3, "ema": 0.995}),
+    "latent": (
+        lambda data, **how: latent.train_latent_diffusion(data, Posteriors(), PROCESS, **how),
+        {"lr": 1e-3, "ema": 0.995},
+    ),
+    "diffusion": (
+        lambda data, **how: diffusion.train_diffusion(data, PROCESS, **how),
+        {"lr": 2e-3, "ema": 0.995, "batch_size": 32},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HOW)
+def test_a_recipe_is_followed(caught, monkeypatch, name):
+    monkeypatch.setattr(augment, "ENOUGH", 1)
+    train, expected = HOW[name]
+    train(DATA)
+    found = {key: caught[key] for key in ("lr", "ema", "batch_size") if key in caught}
+    assert found == expected
+    assert caught["seed"] == 0
+
+
+@pytest.mark.parametrize("name", HOW)
+def test_start_and_batches_follow_from_the_seed(caught, monkeypatch, name):
+    monkeypatch.setattr(augment, "ENOUGH", 1)
+    weights = []
+    for seed in (5, 5, 6):
+        paddle.seed(len(weights))  # what was drawn before does not matter
+        HOW[name][0](DATA, seed=seed)
+        assert caught["seed"] == seed
+        weights.append(np.concatenate([p.numpy().ravel() for p in caught["model"].parameters()]))
+    assert (weights[0] == weights[1]).all() and (weights[0] != weights[2]).any()
+
+
+@pytest.mark.parametrize("name", ["autoencoder", "improved", "diffusion"])
+def test_settings_reach_fit(caught, monkeypatch, name):
+    monkeypatch.setattr(augment, "ENOUGH", 1)
+    HOW[name][0](DATA, folder="here")
+    assert caught["folder"] == "here"
+
+
+@pytest.mark.parametrize("name", ["improved", "diffusion"])
+def test_another_learning_rate_reaches_fit(caught, monkeypatch, name):
+    monkeypatch.setattr(augment, "ENOUGH", 1)
+    HOW[name][0](DATA, lr=0.5)
+    assert caught["lr"] == 0.5
+
+
+@pytest.mark.parametrize(
+    "name", ["autoencoder", "baseline", "improved", "first stage", "diffusion"]
+)
+def test_images_in_colour_are_trained_on(caught, monkeypatch, name):
+    monkeypatch.setattr(augment, "ENOUGH", 1)
+    colour = np.random.default_rng(1).random((6, 3, 8, 8), dtype="float32")
+    HOW[name][0](Dataset("digits", "train", colour, LABELS, DATA.classes))
+    assert np.isfinite(term(caught))
 
 
 def test_other_data_is_trained_longer(caught):
@@ -123,8 +240,9 @@ def test_other_data_is_trained_longer(caught):
     steps = caught["steps"]
     vae.train_improved_vae(Dataset("mnist", "train", IMAGES, LABELS, DATA.classes))
     assert caught["steps"] == 4 * steps
-    vae.train_improved_vae(DATA, steps=7)
-    assert caught["steps"] == 7
+    for name in ("digits", "mnist"):
+        vae.train_improved_vae(Dataset(name, "train", IMAGES, LABELS, DATA.classes), steps=7)
+        assert caught["steps"] == 7
 
 
 RECIPES = [
