@@ -1,8 +1,9 @@
 import numpy as np
+import pytest
 
 from genbook.data import Dataset
 from genbook.data import augmentation as module
-from genbook.data.augmentation import augment
+from genbook.data.augmentation import augment, distorted
 
 
 def dataset(images):
@@ -56,3 +57,61 @@ def test_strokes_stay_thin_and_dark_ground_stays_dark(monkeypatch):
     images = augment(dataset(disc())).images
     assert images[:, :, 0].max() < 0.05  # the disc never reaches the border
     assert images[:, :, 7:9, 7:9].min() > 0.95
+
+
+PLACES = np.array([[8.0, 9.0], [9.0, 15.0], [15.0, 10.0]])  # of a blob in each channel
+
+
+def blobs(places, size=24):
+    """Soft spots at these (row, column) places, one in each channel: [3, size, size]."""
+    rows, columns = np.mgrid[:size, :size]
+    square = [(rows - i) ** 2 + (columns - j) ** 2 for i, j in places]
+    return np.exp(-np.array(square) / (2 * 1.5**2))
+
+
+@pytest.fixture(scope="module")
+def maps():
+    """The affine map of each copy, from where the three blobs went: [N, 2, 2], [N, 2]."""
+    n = 1500
+    images = np.tile(blobs(PLACES), (n, 1, 1, 1)).astype("float32")
+    copies = distorted(images, np.random.default_rng(0)).astype("float64")
+    axis, mass = np.arange(24), copies.sum((2, 3))
+    went = [(copies.sum(3) * axis).sum(2) / mass, (copies.sum(2) * axis).sum(2) / mass]
+    corners = np.concatenate([np.stack(went, axis=2) - 11.5, np.ones((n, 3, 1))], axis=2)
+    found = np.linalg.solve(corners, np.tile(PLACES - 11.5, (n, 1, 1)))  # [N, 3, 2]
+    return found[:, :2].transpose(0, 2, 1), found[:, 2], copies
+
+
+def assert_deviates(numbers, expected):
+    n = len(numbers)
+    assert abs(numbers.mean()) < 5 * expected / np.sqrt(n)
+    assert abs(numbers.std() / expected - 1) < 5 / np.sqrt(2 * n)
+
+
+def test_each_copy_has_its_own_turn_shear_stretch_and_shift(maps):
+    """Around the middle, by 4 degrees, 5 and 4 per cent and half a pixel, on their own."""
+    matrix, shift, _ = maps
+    turn = np.arcsin(matrix[:, 1, 0])
+    shear = matrix[:, 0, 1] + matrix[:, 1, 0]
+    down, right = matrix[:, 0, 0] / np.cos(turn), matrix[:, 1, 1] / np.cos(turn)
+    parts = [turn, shear, down - 1, right - 1, shift[:, 0], shift[:, 1]]
+    for part, deviation in zip(parts, (0.07, 0.05, 0.04, 0.04, 0.5, 0.5), strict=True):
+        assert_deviates(part, deviation)
+    others = np.corrcoef(parts)[~np.eye(6, dtype=bool)]
+    assert abs(others).max() < 5 / np.sqrt(len(turn))
+
+
+def test_a_copy_is_drawn_as_smoothly_as_its_original(maps):
+    matrix, shift, copies = maps
+    for image, m, b in zip(copies[:50], matrix, shift, strict=False):
+        rows, columns = np.mgrid[:24, :24] - 11.5
+        came = np.einsum("ij,jrc->irc", m, [rows, columns]) + b[:, None, None] + 11.5
+        away = came - PLACES[:, :, None, None]  # [3, 2, 24, 24]
+        expected = np.exp(-(away**2).sum(axis=1) / (2 * 1.5**2))
+        assert abs(image - expected).max() < 0.02
+
+
+def test_outside_the_image_is_black():
+    white = np.ones((100, 1, 8, 8), dtype="float32")
+    copies = distorted(white, np.random.default_rng(0))
+    assert copies[:, 0, 0].min() == copies[:, 0, :, 0].min() == 0

@@ -51,9 +51,11 @@ def test_impossible_numbers_of_neighbours_are_refused(k):
         neighbour_agreement(np.zeros((10, 2)), np.zeros(10), k)
 
 
-def test_holes_against_brute_force():
+@pytest.mark.parametrize("width", [1.0, 100.0])
+def test_holes_against_brute_force(width):
     rng = np.random.default_rng(0)
-    codes, drawn = rng.standard_normal((50, 2)), rng.standard_normal((40, 2))
+    codes = rng.standard_normal((50, 2)) * [1, width]
+    drawn = rng.standard_normal((40, 2)) * [2, width]
     scaled = (codes[:, None] - drawn[None]) / codes.std(axis=0)
     nearest = np.linalg.norm(scaled, axis=2).min(axis=0)
     for radius in (0.1, 0.3, 1.0):
@@ -91,6 +93,8 @@ def test_entropy_of_even_single_and_uneven_classes():
     uneven = np.eye(2)[[0, 0, 0, 1]]
     expected = -(0.75 * np.log2(0.75) + 0.25 * np.log2(0.25))
     assert class_entropy(uneven) == pytest.approx(expected)
+    hesitant = [[0.6, 0.4], [0.9, 0.1], [0.7, 0.3], [0.2, 0.8]]  # each counts for one class
+    assert class_entropy(hesitant) == pytest.approx(expected)
 
 
 def test_frechet_distance_against_the_matrix_square_root():
@@ -119,6 +123,9 @@ def test_nearest_distance_against_brute_force():
     pairs = np.linalg.norm((images[:, None] - training[None]).reshape(7, 20, 9), axis=2)
     np.testing.assert_allclose(nearest_distance(images, training), pairs.min(axis=1))
     assert (nearest_distance(training, training) == 0).all()
+    many = rng.random((450, 9))
+    expected = np.linalg.norm(many[:, None] - training.reshape(20, 9), axis=2).min(axis=1)
+    np.testing.assert_allclose(nearest_distance(many, training.reshape(20, 9)), expected)
 
 
 def test_bootstrap_error_of_a_mean_and_of_a_share():
@@ -139,6 +146,20 @@ def test_chosen_classes_add_nothing_to_the_standard_error():
     assert standard_error(np.mean, samples) > 2
     with pytest.raises(ValueError, match="400 samples, classes of shape"):
         standard_error(np.mean, samples, classes[:-1])
+
+
+def test_the_standard_error_is_that_of_a_sample_of_two():
+    scores = iter([1.0, 4.0])
+    assert standard_error(lambda drawn: next(scores), [0.0], repeats=2) == pytest.approx(4.5**0.5)
+
+
+def test_each_class_is_drawn_by_itself():
+    """Four classes of the same numbers: their means scatter independently."""
+    numbers = np.random.default_rng(0).standard_normal(100)
+    samples, classes = np.tile(numbers, 4), np.repeat(np.arange(4), 100)
+    expected = numbers.std() / np.sqrt(400)
+    found = standard_error(np.mean, samples, classes, repeats=2000)
+    assert found == pytest.approx(expected, rel=0.08)
 
 
 class ThreePixels:
@@ -220,6 +241,46 @@ def test_the_mean_of_weights_is_over_the_codes_of_each_image():
         np.testing.assert_allclose(got[i], expected, rtol=1e-5)
 
 
+def test_the_bound_is_a_mean_over_the_codes_that_are_given():
+    model, x = ThreePixels(), copies(3)
+    x[1] = 1 - x[1]  # images that differ
+    eps = paddle.randn([5, 3, 1])
+    e, s, m = eps.numpy()[:, :, 0].astype("float64"), model.deviation, model.mean
+    divergence = 0.5 * (s**2 + m**2 - 1) - np.log(s)
+    for i, pixels in enumerate(x.numpy()[:, 0, 0]):
+        expected = model.log_likelihood(pixels, m + s * e[:, i]).mean() - divergence
+        np.testing.assert_allclose(elbo(model, x, 5, eps=eps)[i], expected, rtol=1e-5)
+
+
+class Labelled(ThreePixels):
+    """Encoder and decoder depend on the label: it moves the posterior, and turns the ink."""
+
+    def encode(self, x, labels):
+        mu, logvar = super().encode(x)
+        return mu + labels.astype("float32").unsqueeze(1), logvar
+
+    def decode(self, z, labels):
+        ink = super().decode(z)
+        turned = labels.reshape([-1, 1, 1, 1]).astype("float32")
+        return turned * (1 - ink) + (1 - turned) * ink
+
+
+def test_bounds_are_of_the_image_given_its_label():
+    x, labels, eps = copies(2), paddle.to_tensor([0, 1]), paddle.randn([3, 2, 1])
+    e = eps.numpy()[:, :, 0].astype("float64")
+    moved = ThreePixels()
+    moved.mean += 1
+    # with label 1 the ink is turned, which is as if the pixels were
+    w = [ThreePixels().log_weight(PIXELS, e[:, 0]), moved.log_weight(1 - PIXELS, e[:, 1])]
+    found = importance_weighted_bound(Labelled(), x, 3, labels, eps)
+    np.testing.assert_allclose(found, [np.log(np.exp(v).mean()) for v in w], rtol=1e-5)
+    for i, (model, pixels) in enumerate(((ThreePixels(), PIXELS), (moved, 1 - PIXELS))):
+        s, m = model.deviation, model.mean
+        expected = model.log_likelihood(pixels, m + s * e[:, i]).mean()
+        expected -= 0.5 * (s**2 + m**2 - 1) - np.log(s)
+        np.testing.assert_allclose(elbo(Labelled(), x, 3, labels, eps)[i], expected, rtol=1e-5)
+
+
 def test_bounds_do_not_underflow():
     class Certain(ThreePixels):  # and wrong: exp of these log-weights is 0 in float64
         slope, offset = np.zeros(300), np.full(300, -30.0)
@@ -239,3 +300,4 @@ def test_bounds_refuse_grey_pixels_and_no_codes(bound):
 def test_bits_per_dimension_of_a_fair_coin_for_each_pixel():
     nats = np.full(2, 4 * np.log(0.5))
     np.testing.assert_allclose(bits_per_dimension(nats, paddle.ones([2, 1, 2, 2])), 1.0)
+    np.testing.assert_allclose(bits_per_dimension(3 * nats, paddle.ones([2, 3, 2, 2])), 1.0)
