@@ -133,6 +133,12 @@ def test_measure_keeps_images_between_0_and_1_and_their_scores():
     assert scores["chosen"][1] < 1e-9
 
 
+def test_scores_of_the_way_back_are_distance_and_legibility():
+    images, _, expected = judged()
+    found = scoring("diffusion-reverse").scores(images)
+    assert np.allclose(found, [expected["Fréchet"], expected["legible"]])
+
+
 def test_recorded_keeps_each_distance():
     drawn = []
     code = scoring("judging", drawn=drawn)
@@ -201,6 +207,17 @@ def test_decoded_are_the_images_of_codes():
     model = SimpleNamespace(decode=lambda z: 2 * z)
     found = functions("latent-space").decoded(model, [[1, 2], [3, 4]])
     assert found.dtype == np.float32 and found.tolist() == [[2, 4], [6, 8]]
+
+
+@pytest.mark.parametrize(
+    ("page", "function"), [("latent-space", "decoded_maps"), ("autoencoder", "decode")]
+)
+def test_rows_of_codes_are_decoded_as_maps(page, function):
+    maps = np.random.default_rng(0).random((5, 3, 2, 4), dtype="float32")
+    model = SimpleNamespace(decode=lambda z: z + 1)
+    code = functions(page, maps=maps, convolutional=model, model=model)
+    found = getattr(code, function)(maps.reshape(5, 24)[:2])
+    assert np.allclose(found.numpy(), maps[:2] + 1)
 
 
 # What the chapter on the way back measures
@@ -384,6 +401,39 @@ def test_train_with_weighs_the_divergence_of_black_and_white_images():
     assert np.isclose(losses["loss"].item(), expected.item())
 
 
+def test_small_vae_starts_from_one_seed_and_passes_on_its_choices():
+    code, fit, images = functions("likelihood"), Caught(), a_set().images
+    put(code.small_vae, fit=fit)
+    starts = []
+    for seed in (0, 1):
+        paddle.seed(seed)  # what was drawn before does not matter
+        model, _ = code.small_vae("a loss", images, steps=7)
+        starts.append(weights(model))
+    assert (starts[0] == starts[1]).all() and model.to_mu.weight.shape == [400, 20]
+    assert fit.loss == "a loss" and fit.data[0] is images and fit.settings["steps"] == 7
+
+
+def test_velocity_is_a_network_of_place_and_time():
+    code = functions("score-and-flow")
+    model = code.Velocity(width=8)
+    names = [type(layer).__name__ for layer in model.body]
+    assert names == ["Linear", "ReLU"] * 3 + ["Linear"]
+    x, tau = paddle.rand([4, 2]), paddle.rand([4, 1])
+    found = model(x, tau).numpy()
+    assert np.allclose(found, model.body(paddle.concat([x, tau], axis=1)).numpy())
+    assert (found != model(x, tau + 0.5).numpy()).any()
+
+
+def test_a_training_is_ended_halfway_after_its_steps():
+    code = comparison(steps=3, taken=0)
+    put(code.loss_until_halfway, vae_loss=lambda model, x, pixel_loss: pixel_loss(x, 0 * x).sum())
+    for _ in range(3):
+        loss = code.loss_until_halfway(None, tensor([[1.0, 2.0]]))
+        assert loss.item() == 2.5  # half the squared error
+    with pytest.raises(code.Halfway):
+        code.loss_until_halfway(None, tensor([[1.0, 2.0]]))
+
+
 class TinyNet(paddle.nn.Layer):
     """Two weights; keeps its weights and the labels at each call."""
 
@@ -415,6 +465,7 @@ def test_train_on_hides_a_tenth_of_the_labels_and_averages_the_weights():
     )
     images = data.labels.reshape(60, 1, 1, 1).astype("float32")
     net, smooth = code.train_on(images, steps=60, decay=0.6)
+    assert not net.linear.weight.grad.any()  # none is left over for a next step
     for name, value in unet.state_dict().items():
         assert (value == before[name]).all()  # a copy was trained
     path = [weight for weight, _ in CALLS] + [net.linear.weight.item()]

@@ -792,10 +792,10 @@ def test_class_means_and_what_is_left_within():
 
 
 def test_attribute_vector_leads_from_the_lowest_third_to_the_highest():
-    attribute = np.array([4, 0, 8, 1, 7, 3, 2, 6, 5])
-    codes = attribute[:, None] ** 2 * np.array([1.0, -2.0])
+    rank = np.array([4, 0, 8, 1, 7, 3, 2, 6, 5])
+    codes = rank[:, None] ** 2 * np.array([1.0, -2.0])
     expected = (36 + 49 + 64) / 3 - (0 + 1 + 4) / 3
-    found = functions("latent-space").attribute_vector(codes, attribute)
+    found = functions("latent-space").attribute_vector(codes, np.exp(rank))
     assert np.allclose(found, [expected, -2 * expected])
 
 
