@@ -147,6 +147,21 @@ def test_sentences_about_results_have_claims(page):
     assert not missing, "\n".join(missing)
 
 
+def test_sentences_after_an_output_may_need_claims(monkeypatch, tmp_path):
+    (tmp_path / "book").mkdir()
+    cell = "```{code-cell} ipython3\n# a comment\nx = 1\n```"
+    text = f"# A\n\nMost.\n\n{cell}\n\nIt shrinks.\n\n# B\n\nMost.\n"
+    (tmp_path / "book/a.md").write_text(text, "utf-8")
+    monkeypatch.setattr(unclaimed, "ROOT", tmp_path)
+    assert [s.text for s in unclaimed.unclaimed("a")] == ["It shrinks."]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_only_cells_that_are_tagged_make_claims(page):
+    for cell in CELL.finditer((ROOT / f"book/{page}.md").read_text("utf-8")):
+        assert claims.checks(cell) == ("claim(" in cell["code"]), cell[0]
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_exceptions_are_needed(page):
     found = {s.text for s in unclaimed.unclaimed(page, excepted=())}

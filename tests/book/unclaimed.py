@@ -16,13 +16,15 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "book/_ext")]
 
 import prose  # noqa: E402
+from bookbuild.cells import CELL  # noqa: E402
 from bookbuild.claims import quotes_of, without_claims  # noqa: E402
 
 EXCEPTIONS = Path(__file__).with_name("exceptions")
 RESULT = re.compile(
     r"\d|\b(?:twice|half|double[sd]?|thirds?|quarters?|tenth|hundredths?|per cent|tenfold|"
     r"most|mostly|few|fewer|more|less|least|nearly|almost|hardly|barely|clearly|far|much|several|"
-    r"better|best|worse|worst|about|roughly|equally|agrees?|"
+    r"better|best|worse|worst|about|roughly|equally|agrees?|none of|majority|negligible|blurred|"
+    r"beats?|outperforms?|exceeds?|drop(?:s|ped)?|decreases?|increases?|shrinks?|coincide|"
     r"grow(?:s|n)?|falls?|fell|rises?|improves?|fails?|wins?|loses?|hurts?|helps?|"
     r"(?:high|low|small|short|long|near|fast|slow|sharp|soft|bold|clear|narrow|dark|bright|great|"
     r"strong|weak|cheap|steep)(?:er|est)|(?:large|close|wide|late|noisie|easie|earlie)(?:r|st))\b",
@@ -70,8 +72,10 @@ def unclaimed(page: str, excepted: Sequence[str] | None = None) -> Iterator[Sent
 
 def sections_with_code(text: str) -> set[int]:
     """The lines that come after a code cell in the same section."""
+    # A comment in a cell looks like a heading.
+    heads = CELL.sub(lambda cell: cell["head"] + "\n" * (cell[0].count("\n") - 1), text)
     lines, after = set(), False
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(heads.splitlines(), start=1):
         if re.match(r"#+ ", line):
             after = line.startswith(("## Summary", "## What"))
         after = after or line.startswith("```{code-cell}")
