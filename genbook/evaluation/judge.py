@@ -52,7 +52,7 @@ class Judge(nn.Layer):
         return np.concatenate([function(paddle.to_tensor(x)).numpy() for x in parts])
 
     def _checked(self, images):
-        """float32 [N, 1, size, size]; ValueError for whole numbers, NaN and other ranges."""
+        """float32 [N, 1, size, size]; ValueError for other kinds and ranges."""
         images = np.asarray(images)
         if images.shape[1:] != (1, self.size, self.size) or len(images) == 0:
             expected = f"[N, 1, {self.size}, {self.size}]"
