@@ -19,6 +19,14 @@ def test_a_dimension_that_the_images_do_not_use_keeps_its_noise():
     np.testing.assert_allclose(scale.to_unit(paddle.to_tensor([[1.7]])).numpy(), [[1.7]])
 
 
+def test_the_scale_of_two_codes_by_hand():
+    """Means 1 and 5, so a variance of 4, and variances of 2 and 3 around them."""
+    mu, variance = paddle.to_tensor([[1.0], [5.0]]), paddle.to_tensor([[2.0], [3.0]])
+    scale = CodeScale(mu, variance.log())
+    unit = scale.to_unit(paddle.to_tensor([[3.0], [4.0]])).numpy()
+    np.testing.assert_allclose(unit, [[0], [1 / np.sqrt(6.5)]], rtol=1e-6)
+
+
 def shaken_denoiser():
     """A network whose blocks no longer start at zero, so that everything reaches the output."""
     paddle.seed(0)

@@ -153,6 +153,12 @@ def test_the_standard_error_is_that_of_a_sample_of_two():
     assert standard_error(lambda drawn: next(scores), [0.0], repeats=2) == pytest.approx(4.5**0.5)
 
 
+def test_the_standard_error_follows_the_seed():
+    samples = np.random.default_rng(1).standard_normal(50)
+    one, again, other = (standard_error(np.mean, samples, seed=seed) for seed in (0, 0, 1))
+    assert one == again != other and one == standard_error(np.mean, samples)
+
+
 def test_each_class_is_drawn_by_itself():
     """Four classes of the same numbers: their means scatter independently."""
     numbers = np.random.default_rng(0).standard_normal(100)
