@@ -28,7 +28,7 @@ WORDS = 60  # characters of a sentence that the table shows
 
 
 def run_pages(name):
-    """Run all pages, and return their claims: {(page, sentence, inequality): claim}."""
+    """Run all pages, and return their claims: {(page, sentence, inequality, cell): claim}."""
     folder = ROOT / "_build/claims" / name
     jupyter_book = Path(sys.executable).with_name("jupyter-book")
     build = [jupyter_book, "build", ".", "--path-output", folder]
@@ -42,7 +42,7 @@ def run_pages(name):
     cache = BookCache(folder / "_build/.jupyter_cache")
     newest = {r.uri: r for r in sorted(cache.list_cache_records(), key=lambda r: r.created)}
     return {
-        (c.page, c.claim.says, c.needs): c.claim
+        (c.page, c.claim.says, c.needs, c.cell): c.claim
         for page, record in newest.items()
         for c in claims_of(cache.get_cache_bundle(record.pk).nb, page)
     }

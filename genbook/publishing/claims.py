@@ -17,28 +17,41 @@ def claim(says, value, *, above=None, below=None, equals=None, error=0.0):
 
     says: words of the page, as they are in its source. value: a number or an array of any shape,
     every entry of which must be greater than `above` and less than `below`, or equal to `equals`.
-    error: the standard errors of the entries (broadcast), 0 for what is not random; an entry must
-    keep three of them from its bounds. Raises ValueError where there is nothing to compare.
+    error: the standard errors of the entries, 0 for what is not random; an entry must keep three of
+    them from its bounds. Bounds and errors may be arrays, too (broadcast). Raises ValueError where
+    there is nothing to compare.
     """
-    value, error = np.broadcast_arrays(np.asarray(value, float), np.asarray(error, float))
-    if value.size == 0 or above is below is equals:
-        raise ValueError("a claim needs a value and a bound: above, below or equals")
+    if (above is below is None) is (equals is None):
+        raise ValueError("a claim needs a bound: above, below, both of them or equals")
     if equals is not None:
         above = below = equals
     low = -np.inf if above is None else above
     high = np.inf if below is None else below
-    bound = np.where(value - low < high - value, low, high)  # the nearer one
-    room = np.minimum(value - low, high - value)
-    holds = room == 0 if equals is not None else room > ERRORS * error  # false for nan, too
-    unit = np.where(error > 0, error, np.maximum(np.abs(value), np.abs(bound)))
-    with np.errstate(invalid="ignore"):  # an infinite value
+    value, error, low, high = np.broadcast_arrays(*map(_float64, (value, error, low, high)))
+    if value.size == 0 or (error < 0).any():
+        raise ValueError("a claim needs a value, and no standard error is negative")
+    with np.errstate(invalid="ignore"):  # infinite values
+        room = np.minimum(value - low, high - value)
+        bound = np.where(value - low < high - value, low, high)  # the nearer one
+        holds = room == 0 if equals is not None else room > ERRORS * error  # false for nan, too
+        unit = np.where(error > 0, error, np.maximum(np.abs(value), np.abs(bound)))
         margin = np.nan_to_num(room / np.where(unit > 0, unit, 1.0), nan=-np.inf)
-    i = np.unravel_index(margin.argmin(), margin.shape)
-    display(Claim(says, float(value[i]), float(error[i]), float(margin[i]), bool(holds.all())))
+    i = np.lexsort((margin.ravel(), holds.ravel()))[0]  # margins differ in unit where errors do
+    found = float(value.flat[i]), float(error.flat[i]), float(margin.flat[i])
+    display(Claim(says, *found, bool(holds.all())))
+
+
+def _float64(values):
+    """Numbers as an array; a tensor's may have a type that NumPy does not know, as bfloat16."""
+    if isinstance(values, paddle.Tensor):
+        values = values.astype("float64").numpy()
+    return np.asarray(values, float)
 
 
 class Claim:
     """How a claim came out: the entry nearest to its bound, and whether all entries hold.
+
+    If some do not, it is the one of these that is farthest beyond.
 
     margin: how far this entry is from its bound, negative where it is beyond; in standard errors,
     or as a share of the larger of the two where the error is 0.
@@ -63,7 +76,9 @@ class Claim:
         """The margin as text."""
         if self.error:
             return f"{self.margin:.1f} s.e."
-        return f"{self.margin:.0%}" if self.margin else "exact"
+        if self.holds and not self.margin:
+            return "exact"
+        return f"{self.margin:.0%}" if abs(self.margin) >= 0.01 else f"{100 * self.margin:.1g}%"
 
 
 def shift_seeds(by):

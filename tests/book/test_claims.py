@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import paddle
 import pytest
 import unclaimed
 from cells import codes
@@ -68,9 +69,14 @@ def shown(monkeypatch):
         (7, {"equals": 7}, True, 0),
         (7.5, {"equals": 7}, False, -0.5 / 7.5),
         (True, {"equals": True}, True, 0),
+        ([0.9, 0.9], {"above": 0.8, "error": [0.0, 0.04]}, False, 2.5),
+        (4, {"below": [5, 8]}, True, 1 / 5),
+        ([[5], [4]], {"above": [1, 2]}, True, 1 / 2),
+        (paddle.ones([2], "bfloat16"), {"below": paddle.to_tensor(2.0)}, True, 1 / 2),
         (np.nan, {"above": 0}, False, -np.inf),
         (np.nan, {"equals": 0}, False, -np.inf),
         (np.inf, {"below": 3}, False, -np.inf),
+        (np.inf, {"above": 3}, False, -np.inf),
     ],
 )
 def test_claims_hold_by_a_margin(shown, value, bounds, holds, margin):
@@ -80,10 +86,34 @@ def test_claims_hold_by_a_margin(shown, value, bounds, holds, margin):
     json.dumps(shown[0]._repr_mimebundle_())  # as a notebook keeps it
 
 
-@pytest.mark.parametrize(("value", "bounds"), [(1, {}), ([], {"above": 0}), (1, {"error": 0.1})])
+@pytest.mark.parametrize(
+    ("value", "bounds"),
+    [
+        (1, {}),
+        ([], {"above": 0}),
+        (1, {"error": 0.1}),
+        (1, {"equals": 1, "above": 0}),
+        (1, {"above": 2, "error": -1}),
+    ],
+)
 def test_a_claim_without_something_to_compare_is_an_error(shown, value, bounds):
-    with pytest.raises(ValueError, match="needs a value and a bound"):
+    with pytest.raises(ValueError, match="a claim needs"):
         claim("a sentence", value, **bounds)
+
+
+@pytest.mark.parametrize(
+    ("value", "bounds", "room"),
+    [
+        (7, {"equals": 7}, "exact"),
+        (7, {"above": 7}, "0%"),
+        (0.9999, {"below": 1}, "0.01%"),
+        (3, {"above": 2}, "33%"),
+        (3, {"above": 2, "error": 0.25}, "4.0 s.e."),
+    ],
+)
+def test_margins_as_text(shown, value, bounds, room):
+    claim("a sentence", value, **bounds)
+    assert shown[0].room() == room
 
 
 def test_claims_are_shown_on_their_page_and_listed(book):
@@ -139,6 +169,26 @@ def test_a_call_in_a_loop_is_no_claim():
     assert claims.needs_of(
         "claim('a b', x.mean(), below=y)\nfor i in x:\n    claim('c', i, above=1)"
     ) == ["x.mean() < y"]
+
+
+def test_a_cell_whose_claims_cannot_be_told_apart_is_an_error(book):
+    book.page("a", PAGE.replace("HALF", "0.5").replace("claim(", "for _ in 1, 2: claim(", 1))
+    build = book.build()
+    assert build.code == 1 and "once for each sentence" in build.err, build.err
+
+
+@pytest.mark.parametrize(
+    ("call", "needs"),
+    [
+        ("claim('a', x / y, above=1, below=2)", "1 < x / y < 2"),
+        ("claim('a', x, below=2 * z, error=e)", "x < 2 * z"),
+        ("claim('a', x, above=y)", "y < x"),
+        ("claim('a', x > 0 and y, equals=True)", "(x > 0 and y) == True"),
+        ("claim('a', x > 0, equals=True)", "(x > 0) == True"),
+    ],
+)
+def test_what_a_claim_compares(call, needs):
+    assert claims.needs_of(call) == [needs]
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -199,6 +249,12 @@ from genbook.publishing.claims import claim
 
 claim("Each draw is a number.", draws, above=0, below=1)
 claim("draw is a number", draws[0], equals=np.random.Generator(np.random.PCG64(0)).random())
+draws = draws[:1]
+```
+
+```{code-cell} ipython3
+:tags: [claim]
+claim("Each draw is a number.", draws, above=0, below=1)
 ```
 """,
     )
@@ -211,7 +267,7 @@ claim("draw is a number", draws[0], equals=np.random.Generator(np.random.PCG64(0
     assert lines[1] == ["book/a"]
     assert lines[2][0] == "Each draw is a number." and lines[2][1] != lines[2][2]
     assert lines[3][:2] == ["draw is a number", "exact"] and lines[3][2].startswith("FALSE")
-    assert lines[4] == ["2 claims, 1 of which do not hold in every run"]
+    assert lines[5] == ["3 claims, 1 of which do not hold in every run"]
     book.page("b", "```{code-cell} ipython3\n1 / 0\n```")  # no table that lacks a page
     run = subprocess.run(script[:-1], cwd=book.root, env=book.env, capture_output=True, text=True)
     assert run.returncode == 1 and "ZeroDivisionError" in run.stderr and not run.stdout

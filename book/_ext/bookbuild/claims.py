@@ -26,7 +26,9 @@ from .equations import equations_of_book
 
 LOGGER = logging.getLogger(__name__)
 TAG = "claim"
-DOUBT = "In this build the next claim does not hold. Doubt the sentence “{says}”: {found}, {needs}."
+DOUBT = (
+    "In this build the next claim does not hold. Doubt the sentence “{says}”: {needs} is {found}."
+)
 
 
 class Checked(NamedTuple):
@@ -67,8 +69,13 @@ def claims_of(nb, docname: str) -> Iterator[Checked]:
     cells = (cell for cell in nb.cells if TAG in cell.metadata.get("tags", ()))
     for number, cell in enumerate(cells, start=1):
         found = [Claim(**o.metadata[KEY]) for o in cell.outputs if KEY in o.get("metadata", ())]
-        for needs, claim in zip(needs_of(cell.source), found, strict=True):
-            yield Checked(docname, number, needs, claim)
+        needs = needs_of(cell.source)
+        if len(needs) != len(found):
+            raise ValueError(
+                f"{docname}: a cell with claims calls `claim` once for each sentence, not in a "
+                f"loop, a function or a condition:\n{cell.source}"
+            )
+        yield from (Checked(docname, number, *pair) for pair in zip(needs, found))
 
 
 def without_claims(text: str) -> str:
@@ -100,12 +107,10 @@ def calls(source: str) -> list[ast.Call]:
 
 def compared(call: ast.Call) -> str:
     """The inequality of a call of `claim`."""
-    value = ast.unparse(call.args[1])
-    bound = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
-    if "equals" in bound:
-        return f"{value} == {bound['equals']}"
-    low = f"{bound['above']} < " if "above" in bound else ""
-    return f"{low}{value}" + (f" < {bound['below']}" if "below" in bound else "")
+    given = {"value": call.args[1]} | {keyword.arg: keyword.value for keyword in call.keywords}
+    sign = ast.Eq() if "equals" in given else ast.Lt()
+    first, *rest = (given[k] for k in ("above", "value", "equals", "below") if k in given)
+    return ast.unparse(ast.Compare(first, [sign] * len(rest), rest))
 
 
 def place(app, doctree):
