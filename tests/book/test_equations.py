@@ -142,8 +142,33 @@ def test_a_person_has_held_each_formula_against_its_check():
     new = [
         e.label for e in equations.equations_of_book() if confirmed.pop(e.label, "") != e.digest()
     ]
-    assert not new, f"python tests/equations/confirm.py shows {', '.join(new)} beside the checks"
+    assert not new, (
+        f"new or changed: {', '.join(new)}; to compare each with its checks and confirm it, run "
+        "python tests/equations/confirm.py"
+    )
     assert not confirmed, f"tests/equations/confirmed.txt: not in the book: {', '.join(confirmed)}"
+
+
+def test_an_interrupted_comparison_keeps_what_was_confirmed(monkeypatch, tmp_path, capsys):
+    lines = [line.split() for line in confirm.CONFIRMED.read_text("utf-8").splitlines()]
+    old = {label: "0" if label.startswith("eq-kl-standard") else d for label, d in lines}
+    text = "".join(f"{label} {digest}\n" for label, digest in old.items())
+    monkeypatch.setattr(confirm, "CONFIRMED", tmp_path / "confirmed.txt")
+    confirm.CONFIRMED.write_text(text.replace("eq-elbo-linear ", "eq-gone "), "utf-8")
+    answers = iter("y")
+
+    def answer(question):
+        for said in answers:
+            return said
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("builtins.input", answer)
+    with pytest.raises(KeyboardInterrupt):
+        confirm.main([])
+    assert "def gaussian_kl" in capsys.readouterr().out  # which the check calls
+    kept = dict(lines)
+    del kept["eq-elbo-linear"]
+    assert confirm.confirmed() == kept
 
 
 def test_any_change_of_a_formula_is_seen():
