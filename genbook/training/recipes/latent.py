@@ -15,7 +15,7 @@ from . import steps_for
 
 def train_first_stage(data, steps=None, seed=0):
     """A VAE without labels whose KL divergence counts a quarter."""
-    steps = steps_for(data, 2000, steps)
+    steps = steps_for(data, 1000, steps)
     paddle.seed(seed)
     model = VAE(data.images.shape[1:], hidden=(512, 512, 256), latent_dim=16)
     history = fit(
@@ -31,7 +31,7 @@ def train_latent_diffusion(data, vae, diffusion, steps=None, seed=0):
     Each step draws fresh codes from the posteriors of its images. A tenth of the
     labels is hidden.
     """
-    steps = steps_for(data, 3000, steps)
+    steps = steps_for(data, 1500, steps)
     more = augment(data)
     with paddle.no_grad():
         mu, logvar = vae.encode(paddle.to_tensor(more.images))
