@@ -1253,8 +1253,9 @@ def test_gain_is_positive_for_the_better_line():
 
 
 def test_steps_in_takes_milliseconds():
-    code = functions("comparison", STEP={"model": 8.0})
-    assert [code.steps_in(seconds, "model") for seconds in (2, 0.001)] == [250, 1]
+    code = functions("comparison", STEP={"model": 8.0, "first stage": 4.0})
+    assert code.steps_in(2) == {"model": 250, "first stage": 250}  # a stage has half of the time
+    assert code.steps_in(0.001) == {"model": 1, "first stage": 1}
 
 
 def test_row_has_the_deviation_over_the_seeds():
