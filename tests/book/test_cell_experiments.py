@@ -279,12 +279,13 @@ def test_grey_share_and_correlation():
 
 
 def test_errors_are_those_of_v_at_the_steps_that_were_drawn():
-    a_bar, asked = np.cumprod(1 - BETAS), []
+    a_bar, asked, noise = np.cumprod(1 - BETAS), [], []
 
     class Process:
         """The estimate is off by half of 1 + t in each pixel."""
 
         def q_sample(self, x, t):
+            noise.append(paddle.randn([2]).numpy())
             return x
 
         def predict_start(self, model, x, t):
@@ -304,10 +305,16 @@ def test_errors_are_those_of_v_at_the_steps_that_were_drawn():
     assert times.shape == errors.shape == (6, 500)
     assert np.allclose(errors, 4 * 0.25 * (1 + times) ** 2 / (1 - a_bar[times]))
     assert np.allclose(np.bincount(times.ravel(), minlength=4) / 3000, weight / 4, atol=0.04)
-    for (x, output), t in zip(asked, times, strict=True):
+    for (x, output), t in zip(asked[:6], times, strict=True):
         assert (output == 10 * t + labels).all()
         assert x.min() >= 0 and x.max() <= 1 / 128  # the part of the level 128
     assert len(np.unique([x for x, _ in asked])) > 5000  # each time somewhere else in it
+    assert len(np.unique(noise)) == 12
+    for seed in (0, 1):  # the same seed draws the same steps, images and noise
+        paddle.seed(7)
+        again, _ = code.squared_errors_of_v(images, labels, draws=6, seed=seed)
+        for first, then in ((noise[:6], noise[-6:]), (times, again), (asked[0][0], asked[-6][0])):
+            assert np.array_equal(first, then) == (seed == 0)
     again, _ = code.squared_errors_of_v(images, labels, 6, chances=weight[::-1], seed=1)
     assert np.allclose(np.bincount(again.ravel(), minlength=4) / 3000, weight[::-1] / 4, atol=0.04)
 
@@ -476,6 +483,9 @@ def test_train_on_hides_a_tenth_of_the_labels_and_averages_the_weights():
         average = decay * average + (1 - decay) * weight
     assert np.isclose(smooth.linear.weight.item(), average, rtol=1e-4)
     labels = np.concatenate([labels for _, labels in CALLS])
+    paddle.seed(1)  # what was drawn before does not matter
+    again, _ = code.train_on(images, steps=60, decay=0.6)
+    assert again.linear.weight.item() == net.linear.weight.item()
     assert len(labels) == 60 * 32
     assert abs((labels == 3).mean() - 0.1) < 5 * np.sqrt(0.09 / len(labels))
     assert set(labels) == {0, 1, 2, 3}

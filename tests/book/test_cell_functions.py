@@ -322,6 +322,11 @@ def test_ddim_step_follows_the_flow_of_a_normal_distribution_of_a_point():
 def test_go_back_takes_even_steps_down_to_zero():
     states = flow().go_back(lambda x, tau, h, rng: x + tau * h, np.zeros((1, 2)), 4)
     assert np.allclose(states[:, 0, 0], np.cumsum([0, 1, 0.75, 0.5, 0.25]) / 4)
+    random = [
+        flow().go_back(lambda x, tau, h, rng: rng.random(x.shape), np.zeros((1, 2)), 4, seed)
+        for seed in (1, 1, 2)
+    ]
+    assert (random[0] == random[1]).all() and (random[0][1:] != random[2][1:]).all()
 
 
 def test_first_coordinate_is_the_integral_of_its_density():
@@ -355,6 +360,16 @@ def test_flow_matching_loss_vanishes_for_the_velocity_of_one_point():
     paddle.seed(0)
     # less by 2 in both coordinates
     assert np.isclose(code.flow_matching_loss(lambda x, tau: (x - x_0) / tau - 2, x_0).item(), 4)
+
+
+def test_flow_matching_draws_a_time_and_noise_for_each_point():
+    asked, x_0 = [], tensor([[0.5, -1.0]] * 1000)
+    paddle.seed(0)
+    flow().flow_matching_loss(lambda x, tau: asked.append((x, tau)) or 0 * x, x_0)
+    [(x, tau)] = asked
+    assert tau.shape == [1000, 1] and stats.kstest(tau.numpy().ravel(), "uniform").pvalue > 1e-3
+    noise = ((x - (1 - tau) * x_0) / tau)[tau.squeeze() > 0.1]
+    assert stats.kstest(noise.numpy().ravel(), "norm").pvalue > 1e-3
 
 
 def test_follow_velocity_ends_at_the_only_point():
@@ -676,6 +691,18 @@ def test_calibrated_loss_is_the_least_over_the_variance():
     assert np.isclose(found["reconstruction"].item(), min(nats), atol=1e-4)
     assert np.isclose(found["kl"].item(), 1.0)  # half a nat for each of two means of 1
     assert np.isclose(found["loss"].item(), min(nats) + 1, atol=1e-4)
+
+
+def test_calibrated_loss_pulls_by_the_variance_that_it_finds():
+    x, x_hat = np.random.default_rng(0).random((2, 3, 1, 2, 2))
+    zero, guess = tensor(np.zeros((3, 2))), tensor(x_hat)
+    guess.stop_gradient = False
+    functions("likelihood").calibrated_loss(lambda _: (guess, zero, zero), tensor(x))[
+        "loss"
+    ].backward()
+    # at the best variance, the slope is that of normal pixels of this variance
+    expected = (x_hat - x) / ((x_hat - x) ** 2).mean() / 3
+    assert np.allclose(guess.grad.numpy(), expected, rtol=1e-4)
 
 
 def test_huber_is_that_of_scipy():

@@ -26,6 +26,11 @@ def test_originals_come_first_and_labels_go_along(monkeypatch):
     assert more.images.dtype == np.float32 and 0 <= more.images.min() <= more.images.max() <= 1
 
 
+def test_there_are_some_15_000_images():
+    data = dataset(np.zeros((1797, 1, 8, 8)))
+    assert len(augment(data)) == 8 * 1797
+
+
 def test_a_large_set_is_left_alone(monkeypatch):
     monkeypatch.setattr(module, "ENOUGH", 7)
     data = dataset(np.random.default_rng(0).random((4, 1, 8, 8)))

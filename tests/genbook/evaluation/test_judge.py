@@ -64,7 +64,7 @@ def test_start_and_batches_follow_from_the_seed(monkeypatch):
     for seed in (5, 5, 6):
         paddle.seed(len(weights))  # what was drawn before does not matter
         weights.append(train_judge(data, seed=seed).head.weight.numpy())
-        assert call["seed"] == seed
+        assert call["seed"] == seed and call["steps"] == 800
     assert (weights[0] == weights[1]).all() and (weights[0] != weights[2]).any()
 
 

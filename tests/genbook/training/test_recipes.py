@@ -169,22 +169,22 @@ def test_latent_diffusion_trains_on_fresh_codes_of_unit_size_and_hides_labels(ca
     assert_a_tenth_is_hidden(labels, np.tile(LABELS, 2))
 
 
-# What each of them is trained with: peak learning rate, decay of the average, size of a batch
+# How each of them is trained where it differs from what `fit` does by itself, and how long
 PROCESS = GaussianDiffusion(linear_beta_schedule(10), "v")
 HOW = {
-    "autoencoder": (autoencoder.train_autoencoder, {}),
-    "baseline": (vae.train_baseline_vae, {}),
-    "plane": (vae.train_plane_vae, {}),
-    "plane autoencoder": (vae.train_plane_autoencoder, {}),
-    "improved": (vae.train_improved_vae, {"lr": 2e-3, "ema": 0.995}),
-    "first stage": (latent.train_first_stage, {"lr": 2e-3, "ema": 0.995}),
+    "autoencoder": (autoencoder.train_autoencoder, {"steps": 800}),
+    "baseline": (vae.train_baseline_vae, {"steps": 1500}),
+    "plane": (vae.train_plane_vae, {"steps": 2000}),
+    "plane autoencoder": (vae.train_plane_autoencoder, {"steps": 2000}),
+    "improved": (vae.train_improved_vae, {"steps": 2000, "lr": 2e-3, "ema": 0.995}),
+    "first stage": (latent.train_first_stage, {"steps": 2000, "lr": 2e-3, "ema": 0.995}),
     "latent": (
         lambda data, **how: latent.train_latent_diffusion(data, Posteriors(), PROCESS, **how),
-        {"lr": 1e-3, "ema": 0.995},
+        {"steps": 3000, "lr": 1e-3, "ema": 0.995},
     ),
     "diffusion": (
         lambda data, **how: diffusion.train_diffusion(data, PROCESS, **how),
-        {"lr": 2e-3, "ema": 0.995, "batch_size": 32},
+        {"steps": 2500, "lr": 2e-3, "ema": 0.995, "batch_size": 32},
     ),
 }
 
@@ -194,9 +194,33 @@ def test_a_recipe_is_followed(caught, monkeypatch, name):
     monkeypatch.setattr(augment, "ENOUGH", 1)
     train, expected = HOW[name]
     train(DATA)
-    found = {key: caught[key] for key in ("lr", "ema", "batch_size") if key in caught}
+    found = {key: caught[key] for key in ("steps", "lr", "ema", "batch_size") if key in caught}
     assert found == expected
     assert caught["seed"] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "widths"),
+    [
+        ("baseline", [400, 20]),
+        ("improved", [512, 512, 256, 16]),
+        ("plane", [512, 256, 2]),
+        ("plane autoencoder", [512, 256, 2]),
+        ("first stage", [512, 512, 256, 16]),
+    ],
+)
+def test_a_vae_has_the_widths_that_the_chapters_name(caught, monkeypatch, name, widths):
+    monkeypatch.setattr(augment, "ENOUGH", 1)
+    model, _ = HOW[name][0](DATA)
+    layers = [p.shape[1] for p in model.encoder.parameters() if p.ndim == 2]
+    assert [*layers, model.latent_dim] == widths
+
+
+def test_the_networks_of_diffusion_have_the_widths_that_the_chapters_name(caught, monkeypatch):
+    monkeypatch.setattr(augment, "ENOUGH", 1)
+    assert HOW["diffusion"][0](DATA)[0].width == 32
+    model, *_ = HOW["latent"][0](DATA)
+    assert (model.width, len(model.blocks), model.latent_dim) == (192, 2, 2)
 
 
 @pytest.mark.parametrize("name", HOW)
