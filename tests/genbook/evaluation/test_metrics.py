@@ -159,6 +159,12 @@ def test_the_standard_error_follows_the_seed():
     assert one == again != other and one == standard_error(np.mean, samples)
 
 
+def test_each_class_keeps_its_number_of_samples():
+    classes, drawn = np.array([0, 1, 1, 2, 2, 2, 2, 1]), []
+    standard_error(lambda rows: drawn.append(rows) or 0.0, classes, classes, repeats=20)
+    assert [np.bincount(rows).tolist() for rows in drawn] == [[1, 3, 4]] * 20
+
+
 def test_each_class_is_drawn_by_itself():
     """Four classes of the same numbers: their means scatter independently."""
     numbers = np.random.default_rng(0).standard_normal(100)
