@@ -71,7 +71,7 @@ def class_entropy(probabilities):
     """
     probabilities = _probabilities(probabilities)
     classes = probabilities.shape[1]
-    counts = np.bincount(probabilities.argmax(axis=1), minlength=classes)
+    counts = np.bincount(probabilities.argmax(axis=1))
     share = counts[counts > 0] / len(probabilities)
     return float((share * np.log(1 / share)).sum() / np.log(classes))  # never -0.0
 
@@ -88,7 +88,7 @@ def frechet_distance(a, b):
     _same_width(a, b)
     if len(a) < 2 or len(b) < 2:
         raise ValueError(f"a covariance takes 2 rows or more, got {len(a)}, {len(b)}")
-    cov_a, cov_b = (np.atleast_2d(np.cov(x, rowvar=False)) for x in (a, b))
+    cov_a, cov_b = (np.atleast_2d(np.cov(x.T)) for x in (a, b))
     # A B has the eigenvalues of the positive semi-definite A^(1/2) B A^(1/2).
     root = np.sqrt(np.linalg.eigvals(cov_a @ cov_b).real.clip(min=0))
     shift = a.mean(axis=0) - b.mean(axis=0)
@@ -133,7 +133,6 @@ def standard_error(score, samples, classes=None, repeats=200, seed=0):
     return float(np.std([score(samples[draw]) for draw in draws], ddof=1))
 
 
-@paddle.no_grad()
 def elbo(model, x, samples=1, labels=None, eps=None):
     """The evidence lower bound of each image, in nats: numpy float64 [N].
 
@@ -146,11 +145,10 @@ def elbo(model, x, samples=1, labels=None, eps=None):
     mu, logvar, eps = _posterior(model, x, samples, labels, eps)
     codes = [reparameterize(mu, logvar, e) for e in eps]
     likelihoods = [_log_likelihood(model, x, z, labels) for z in codes]
-    kl = gaussian_kl(mu, logvar).numpy().astype(np.float64)
+    kl = gaussian_kl(mu, logvar).numpy()
     return np.mean(likelihoods, axis=0) - kl
 
 
-@paddle.no_grad()
 def importance_weighted_bound(model, x, samples, labels=None, eps=None):
     """The importance-weighted bound of each image, in nats: numpy float64 [N].
 
@@ -189,9 +187,10 @@ def _posterior(model, x, samples, labels, eps):
         raise ValueError("x has grey pixels; make each 0 or 1 first, as by (x >= 0.5)")
     if samples != int(samples) or samples < 1:
         raise ValueError(f"samples must be at least 1, got {samples}")
-    mu, logvar = model.encode(x, labels)
+    with paddle.no_grad():
+        mu, logvar = model.encode(x, labels)
     if eps is None:
-        eps = paddle.randn([samples, *mu.shape], dtype=mu.dtype)
+        eps = paddle.randn([samples, *mu.shape])
     if list(eps.shape) != [samples, *mu.shape]:
         expected = [samples, *mu.shape]
         raise ValueError(f"eps must be {expected}, got {list(eps.shape)}")
@@ -200,8 +199,9 @@ def _posterior(model, x, samples, labels, eps):
 
 def _log_likelihood(model, x, z, labels):
     """log p(x | z) of each image in nats, summed in float64: numpy [N]."""
-    nll = bernoulli_nll(model.decode(z, labels), x)
-    return -nll.numpy().astype(np.float64).sum(axis=(1, 2, 3))
+    with paddle.no_grad():
+        nll = bernoulli_nll(model.decode(z, labels), x)
+    return -nll.numpy().sum(axis=(1, 2, 3), dtype=np.float64)
 
 
 def _float64(numbers, ndim=None):
@@ -212,7 +212,7 @@ def _float64(numbers, ndim=None):
     if numbers.size == 0 or numbers.ndim != (ndim or max(2, numbers.ndim)):
         dimensions = f"{ndim or 'two or more'} dimensions"
         raise ValueError(f"expected {dimensions} and rows, got {list(numbers.shape)}")
-    numbers = numbers.astype(np.float64, copy=False)
+    numbers = np.asarray(numbers, np.float64)
     if not np.isfinite(numbers).all():
         raise ValueError("there are NaN or infinite numbers")
     return numbers
