@@ -110,3 +110,8 @@ def test_a_tenth_of_each_batch_goes_into_the_running_mean_and_variance(model):
         mean, variance = h.mean(axis=(0, 2, 3)), h.var(axis=(0, 2, 3))
         np.testing.assert_allclose(norm._mean.numpy(), 0.1 * mean, rtol=1e-3, atol=1e-6)
         np.testing.assert_allclose(norm._variance.numpy(), 0.9 + 0.1 * variance, rtol=1e-2)
+
+
+def test_none_and_one_code_can_be_drawn():
+    codes = paddle.rand([5, 2, 3])
+    assert [draw_codes(codes, n).shape for n in (0, 1)] == [[0, 2, 3], [1, 2, 3]]

@@ -598,3 +598,14 @@ def test_the_loops_pass_on_eta_and_give_each_image_its_step(eta):
     np.testing.assert_array_equal(results[0], results[1])
     np.testing.assert_array_equal(results[0], results[2])
     assert all(t.shape == [3] and t.dtype == paddle.int64 for t in asked)
+
+
+@pytest.mark.parametrize("schedule", [linear_beta_schedule, cosine_beta_schedule])
+def test_the_shortest_schedule_has_one_step(schedule):
+    assert 0 < schedule(1).item() <= 0.999
+
+
+def test_all_or_none_of_the_labels_can_be_hidden():
+    labels = paddle.arange(1000) % 10  # the label 9 is the unknown one already
+    assert (hide_labels(labels, 9, share=1) == 9).all()
+    np.testing.assert_array_equal(hide_labels(labels, 9, share=0), labels)

@@ -99,3 +99,67 @@ def test_the_network_is_as_the_chapter_describes_it():
 def test_a_block_starts_as_its_shortcut():
     h, condition = paddle.randn([3, 8]), paddle.randn([3, 8])
     np.testing.assert_array_equal(CodeBlock(8)(h, condition).numpy(), h.numpy())
+
+
+def test_scaled_codes_have_mean_0_and_variance_1_in_each_dimension():
+    rng = np.random.default_rng(0)
+    mu, sigma = rng.normal(1, 2, (6, 3)), rng.uniform(0.2, 2, (6, 3))
+    n = 50_000  # codes of each image
+    z = mu + sigma * rng.standard_normal((n, 6, 3))
+    scale = CodeScale(*(paddle.to_tensor(x, dtype="float32") for x in (mu, 2 * np.log(sigma))))
+    u = scale.to_unit(paddle.to_tensor(z.reshape(-1, 3), dtype="float32")).numpy()
+    assert np.abs(u.mean(axis=0)).max() < 5 / np.sqrt(6 * n)
+    assert np.abs(u.var(axis=0) - 1).max() < 5 * np.sqrt(2 / (6 * n))
+
+
+def test_the_layers_of_the_network_for_codes():
+    model = CodeDenoiser(5, width=16, blocks=2, classes=3)
+    expected = {
+        "time.0.weight": [16, 16],
+        "time.2.weight": [16, 16],
+        "label.weight": [4, 16],
+        "first.weight": [5, 16],
+        "last.weight": [16, 5],
+    }
+    for i in range(2):
+        expected[f"blocks.{i}.linear1.weight"] = [16, 32]
+        expected[f"blocks.{i}.condition.weight"] = [16, 32]
+        expected[f"blocks.{i}.linear2.weight"] = [32, 16]
+    assert {name: p.shape for name, p in model.named_parameters() if p.ndim > 1} == expected
+    assert [type(layer).__name__ for layer in model.time] == ["Linear", "Silu", "Linear"]
+
+
+def test_the_network_for_codes_is_by_default_that_of_the_text():
+    model = CodeDenoiser(5)
+    assert (model.width, len(model.blocks), model.classes) == (192, 2, 0)
+
+
+def test_the_smallest_network_for_codes():
+    model = CodeDenoiser(1, width=2, blocks=0)
+    assert model(paddle.zeros([3, 1]), paddle.to_tensor([0, 1, 2])).shape == [3, 1]
+
+
+def shift(parameter, by):
+    parameter.set_value(parameter + by)
+
+
+def test_only_the_sum_of_step_and_label_counts():
+    model = shaken_denoiser()
+    u, t, y = paddle.randn([2, 5]), paddle.to_tensor([5, 900]), paddle.to_tensor([1, 3])
+    before, c = model(u, t, y), paddle.randn([16])
+    shift(model.time[2].bias, c)
+    assert not np.allclose(model(u, t, y), before, rtol=1e-3, atol=1e-3)
+    shift(model.label.weight, -c)
+    np.testing.assert_allclose(model(u, t, y), before, rtol=1e-3, atol=1e-4)
+
+
+def test_a_block_adds_the_condition_to_its_features_and_the_rest_to_its_shortcut():
+    block = shaken_denoiser().blocks[0]
+    h, condition, c = paddle.randn([2, 16]), paddle.randn([2, 16]), paddle.randn([32])
+    before = block(h, condition)
+    shift(block.condition.bias, c)
+    assert not np.allclose(block(h, condition), before, rtol=1e-3, atol=1e-3)
+    shift(block.linear1.bias, -c)
+    np.testing.assert_allclose(block(h, condition), before, rtol=1e-3, atol=1e-4)
+    shift(block.linear2.bias, c[:16])
+    np.testing.assert_allclose(block(h, condition), before + c[:16], rtol=1e-3, atol=1e-4)

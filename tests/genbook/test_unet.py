@@ -14,8 +14,8 @@ def test_the_prediction_has_the_shape_of_the_input(channels, size):
 
 
 def test_embedding_by_hand():
-    embedding = timestep_embedding(paddle.to_tensor([0, 7]), 4).numpy()
-    expected = [[0, 0, 1, 1], [np.sin(7), np.sin(0.07), np.cos(7), np.cos(0.07)]]
+    embedding = timestep_embedding(paddle.to_tensor([0, 700]), 4).numpy()
+    expected = [[0, 0, 1, 1], [np.sin(700), np.sin(7), np.cos(700), np.cos(7)]]
     np.testing.assert_allclose(embedding, expected, atol=1e-5)
 
 
@@ -146,3 +146,69 @@ def test_the_network_is_as_the_chapter_describes_it():
     with paddle.no_grad():
         found, expected = model(x, t, labels), written_out(model, x, t, labels)
     np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-3, atol=1e-3)
+
+
+def test_the_layers_of_the_u_net():
+    model = UNet(2, width=16, classes=3)
+    shapes = {name: p.shape for name, p in model.named_parameters() if p.ndim > 1}
+    blocks = {
+        "down1": (16, 16),
+        "down2": (32, 32),
+        "middle": (32, 32),
+        "up2": (64, 32),
+        "up1": (32, 16),
+    }
+    expected = {
+        "time.0.weight": [16, 64],
+        "time.2.weight": [64, 64],
+        "label.weight": [4, 64],
+        "stem.weight": [16, 8, 3, 3],
+        "shrink.weight": [32, 16, 3, 3],
+        "grow.weight": [32, 16, 2, 2],
+        "head.weight": [8, 16, 3, 3],
+        "up2.shortcut.weight": [32, 64, 1, 1],
+        "up1.shortcut.weight": [16, 32, 1, 1],
+    }
+    for name, (into, out) in blocks.items():
+        expected[f"{name}.conv1.weight"] = [out, into, 3, 3]
+        expected[f"{name}.time.weight"] = [64, out]
+        expected[f"{name}.conv2.weight"] = [out, out, 3, 3]
+    assert shapes == expected
+    assert [type(layer).__name__ for layer in model.time] == ["Linear", "Silu", "Linear"]
+
+
+def test_a_u_net_is_by_default_that_of_the_text():
+    model = UNet()
+    assert (model.channels, model.width, model.classes) == (1, 64, 0)
+
+
+def shift(parameter, by):
+    parameter.set_value(parameter + by)
+
+
+def test_only_the_sum_of_step_and_label_counts():
+    paddle.seed(0)
+    model = UNet(1, width=8, classes=3)
+    for parameter in model.parameters():
+        shift(parameter, 0.1 * paddle.randn(parameter.shape))
+    x, t, labels = paddle.randn([2, 1, 8, 8]), paddle.to_tensor([5, 900]), paddle.to_tensor([1, 3])
+    before, c = model(x, t, labels), paddle.randn([32])
+    shift(model.time[2].bias, c)
+    assert not np.allclose(model(x, t, labels), before, rtol=1e-3, atol=1e-3)
+    shift(model.label.weight, -c)
+    np.testing.assert_allclose(model(x, t, labels), before, rtol=1e-3, atol=1e-4)
+
+
+def test_a_block_adds_the_step_to_its_features_and_the_rest_to_its_shortcut():
+    paddle.seed(0)
+    block = ResBlock(8, 16, 6)
+    shift(block.conv2.weight, paddle.randn(block.conv2.weight.shape))
+    x, temb, c = paddle.randn([2, 8, 4, 4]), paddle.randn([2, 6]), paddle.randn([16])
+    before = block(x, temb)
+    shift(block.time.bias, c)
+    assert not np.allclose(block(x, temb), before, rtol=1e-2, atol=1e-2)
+    shift(block.conv1.bias, -c)
+    np.testing.assert_allclose(block(x, temb), before, rtol=1e-3, atol=1e-3)
+    shift(block.conv2.bias, c)
+    after = before + c.reshape([16, 1, 1])
+    np.testing.assert_allclose(block(x, temb), after, rtol=1e-3, atol=1e-3)

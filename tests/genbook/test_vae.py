@@ -301,3 +301,7 @@ def test_a_sure_and_wrong_pixel_is_as_unlikely_as_it_says():
     p = x_hat.numpy().astype("float64")
     np.testing.assert_allclose(wrong, -np.log(p), rtol=1e-4)
     np.testing.assert_allclose(right, -np.log1p(-p), rtol=1e-3, atol=1e-7)  # 1 - p is rounded
+
+
+def test_one_dimension_of_codes_is_enough():
+    assert VAE((1, 4, 4), (5,), latent_dim=1).encode(paddle.rand([2, 1, 4, 4]))[0].shape == [2, 1]

@@ -122,12 +122,16 @@ REFUSED = {
     "loss of numbers": (lambda: trained(loss=lambda *a: 1.0), "got {'loss': 1.0}"),
     "save what was not built": (lambda: models.save("x", PLAIN, {}), "checkpoint.build(VAE, ...)"),
     # autoencoder
-    "encode an array": (lambda: AutoEncoder(1).encode(IMAGES), "use paddle.to_tensor"),
+    "encode an array": (
+        lambda: AutoEncoder(1).encode(IMAGES),
+        "got <class 'numpy.ndarray'>; use p",
+    ),
     "encode bytes": (lambda: AutoEncoder(1)((255 * X).astype("uint8")), "a tensor of floats"),
     "another channel": (lambda: AutoEncoder(3)(X), "expected [N, 3, H, W], got [4, 1, 8, 8]"),
     "no channel": (lambda: AutoEncoder(1)(FLAT), "expected [N, 1, H, W]"),
     "decode codes of a VAE": (lambda: AutoEncoder(1).decode(CODES), "expected [N, 32, H, W]"),
     "codes like none": (lambda: draw_codes(CODES[:0], 2), "cannot draw 2 codes like 0"),
+    "no codes but -1": (lambda: draw_codes(CODES, -1), "cannot draw -1 codes like 4"),
     # VAE
     "noise broadcasts": (lambda: reparameterize(CODES, CODES, CODES[:1]), "one shape"),
     "logvar broadcasts": (lambda: gaussian_kl(CODES, CODES[0]), "one shape, got [[4, 3], [3]]"),
@@ -138,6 +142,7 @@ REFUSED = {
     "regions broadcast": (lambda: region_weighted_loss(X, FLAT), "one shape"),
     "cross-entropy of -1 to 1": (lambda: bernoulli_nll(X, 2 * X - 1), "x must be in [0, 1], got -"),
     "cross-entropy of 0 to 255": (lambda: vae_loss(PLAIN, 255 * X), "x must be in [0, 1]"),
+    "cross-entropy by -1 to 1": (lambda: bernoulli_nll(2 * X - 1, X), "x_hat must be in [0, 1]"),
     "cross-entropy of NaN": (lambda: vae_loss(PLAIN, NAN), "must be in [0, 1], got nan"),
     "regions of -1 to 1": (lambda: region_weighted_loss(X, 2 * X - 1), "x must be in [0, 1]"),
     "negative coef": (lambda: region_weighted_loss(X, X, 0.5, -1.0), "coefs must be at least 0"),
@@ -148,7 +153,7 @@ REFUSED = {
     "codes of another width": (lambda: PLAIN.decode(CODES[:, :2]), "expected [N, 3], got [4, 2]"),
     "VAE label K": (lambda: VAE_3(X, labels=Y + 1), "labels must be from 0 to 2, got 1 to 3"),
     "VAE label -1": (lambda: VAE_3.decode(CODES, Y - 1), "labels must be from 0 to 2, got -1"),
-    "VAE label of half": (lambda: VAE_3(X, labels=Y / 2), "labels must be whole numbers [4]"),
+    "VAE label of half": (lambda: VAE_3(X, labels=Y / 2), "numbers [4], got paddle.float32 [4]"),
     "too few VAE labels": (lambda: VAE_3(X, labels=Y[:1]), "labels must be whole numbers [4]"),
     "labels for a VAE without": (lambda: PLAIN(X, labels=Y), "with 0 classes takes no labels"),
     "VAE without channels": (lambda: VAE((16, 16)), "expected (C, H, W)"),
@@ -162,6 +167,10 @@ REFUSED = {
     "clip 0": (lambda: GaussianDiffusion([0.1], clip=0), "clip must be above 0"),
     "t of half": (lambda: extract(PROCESS.betas, STEP / 2), "t must be whole numbers [N]"),
     "t in a column": (lambda: extract(PROCESS.betas, STEP[:, None]), "t must be whole numbers [N]"),
+    "no t": (
+        lambda: extract(PROCESS.betas, STEP[:0]),
+        "t must be whole numbers [N], got int64 [0]",
+    ),
     "noise of q broadcasts": (lambda: PROCESS.q_sample(X, STEP, FLAT), "expected one shape"),
     "one t for four": (lambda: PROCESS.q_sample(X, STEP[:1]), "a t [N], got [[4, 1, 8, 8]"),
     "posterior broadcasts": (
@@ -193,6 +202,14 @@ REFUSED = {
         lambda: PROCESS.ddim_sample(NOTHING, X, STEP, whole(-1)),
         "t_prev must be from -1",
     ),
+    "t_prev -2": (
+        lambda: PROCESS.ddim_sample(NOTHING, X, STEP, whole(-1, -1, -1, -2)),
+        "t_prev must be from -1",
+    ),
+    "noise of DDIM broadcasts": (
+        lambda: PROCESS.ddim_sample(NOTHING, X, STEP, STEP - 1, 1.0, FLAT),
+        "expected one shape",
+    ),
     "eta -1": (lambda: PROCESS.ddim_sample(NOTHING, X, STEP, STEP - 1, -1.0), "eta must be at"),
     "half a step": (
         lambda: PROCESS.ddim_timesteps(5.0),
@@ -210,17 +227,46 @@ REFUSED = {
     "embedding of a column": (lambda: timestep_embedding(STEP[:, None], 4), "expected t [N]"),
     "U-Net of width 12": (lambda: UNet(1, 12), "no such U-Net"),
     "U-Net with flat images": (lambda: UNET(FLAT, STEP), "expected [N, 1, H, W], got [4, 8, 8]"),
-    "U-Net with an array": (lambda: UNET(IMAGES, STEP), "use paddle.to_tensor"),
+    "U-Net of width 0": (lambda: UNet(1, 0), "no such U-Net: channels=1, width=0, classes=0"),
+    "U-Net without channels": (lambda: UNet(0, 8), "no such U-Net"),
+    "U-Net of -1 classes": (lambda: UNet(1, 8, -1), "no such U-Net"),
+    "U-Net with an array": (lambda: UNET(IMAGES, STEP), "got <class 'numpy.ndarray'>; use paddle"),
+    "U-Net with bytes": (lambda: UNET((255 * X).astype("uint8"), STEP), "a tensor of floats"),
+    "U-Net with colours": (lambda: UNET(X.expand([4, 3, 8, 8]), STEP), "[N, 1, H, W], got [4, 3,"),
+    "U-Net with odd rows": (lambda: UNET(X[:, :, 1:], STEP), "multiples of 4, got [7, 8]"),
+    "U-Net with odd columns": (lambda: UNET(X[..., 1:], STEP), "multiples of 4, got [8, 7]"),
     "U-Net with one t": (lambda: UNET(X, STEP[:1]), "t must be whole numbers [4]"),
     "U-Net with t -1": (lambda: UNET(X, STEP - 1), "t must be from 0"),
     "U-Net with label 4": (lambda: UNET(X, STEP, Y + 2), "labels must be from 0 to 3, got 2 to 4"),
     "U-Net with label -1": (lambda: UNET(X, STEP, Y - 1), "labels must be from 0 to 3"),
-    "U-Net with labels of half": (lambda: UNET(X, STEP, Y / 2), "labels must be whole numbers"),
-    "odd code network": (lambda: CodeDenoiser(3, width=7), "no such network"),
+    "U-Net with labels of half": (
+        lambda: UNET(X, STEP, Y / 2),
+        "labels must be whole numbers [4], got paddle.float32 [4]",
+    ),
+    "odd code network": (
+        lambda: CodeDenoiser(3, width=7),
+        "no such network: latent_dim=3, width=7, blocks=2, classes=0",
+    ),
+    "code network of width 0": (lambda: CodeDenoiser(3, width=0), "no such network"),
+    "code network of no code": (lambda: CodeDenoiser(0), "no such network"),
+    "code network of -1 blocks": (lambda: CodeDenoiser(3, blocks=-1), "no such network"),
+    "code network of -1 classes": (lambda: CodeDenoiser(3, classes=-1), "no such network"),
+    "array of codes": (lambda: DENOISER(CODES.numpy(), STEP), "got <class 'numpy.ndarray'>; use p"),
+    "whole codes": (
+        lambda: DENOISER(CODES.astype("int64"), STEP),
+        "a tensor of floats is expected",
+    ),
+    "codes with t -1": (lambda: DENOISER(CODES, STEP - 1), "t must be from 0"),
+    "codes with label -1": (lambda: DENOISER(CODES, STEP, Y - 1), "labels must be from 0 to 3"),
+    "codes with labels of half": (
+        lambda: DENOISER(CODES, STEP, Y / 2),
+        "labels must be whole numbers [4], got paddle.float32 [4]",
+    ),
     "codes of J - 1": (lambda: DENOISER(CODES[:, :2], STEP), "expected [N, 3], got [4, 2]"),
     "codes with one t": (lambda: DENOISER(CODES, STEP[:1]), "t must be whole numbers [4]"),
     "codes with label 4": (lambda: DENOISER(CODES, STEP, Y + 2), "labels must be from 0 to 3"),
-    "scale of one code": (lambda: CodeScale(CODES, CODES[0]), "must both be [N, J]"),
+    "scale of one code": (lambda: CodeScale(CODES, CODES[0]), "both be [N, J], got [4, 3] and [3]"),
+    "scale of images": (lambda: CodeScale(FLAT, FLAT), "mu and logvar must both be [N, J]"),
     "scaled code without N": (lambda: CodeScale(CODES, CODES).to_unit(CODES[0]), "expected [N, 3]"),
     "code of J - 1": (lambda: CodeScale(CODES, CODES).to_code(CODES[:, :1]), "expected [N, 3]"),
     # judge and metrics
@@ -236,10 +282,16 @@ REFUSED = {
     ),
     "neighbours of others": (lambda: metrics.neighbour_agreement(CODES, LABELS[:3], 1), "labels"),
     "half a neighbour": (lambda: metrics.neighbour_agreement(CODES, LABELS, 1.5), "from 1 to 3"),
-    "holes of another J": (lambda: metrics.empty_share(CODES, CODES[:, :2]), "rows must have one"),
+    "no neighbour": (lambda: metrics.neighbour_agreement(CODES, LABELS, 0), "from 1 to 3, got 0"),
+    "holes of another J": (
+        lambda: metrics.empty_share(CODES, CODES[:, :2]),
+        "rows must have one shape, got [4, 3] and [4, 2]",
+    ),
     "negative radius": (lambda: metrics.empty_share(CODES, CODES, -1), "radius must be at least 0"),
     "NaN probabilities": (lambda: metrics.legibility([[np.nan, 1.0]]), "NaN or infinite"),
     "logits": (lambda: metrics.legibility([[3.0, -1.0]]), "whose sum is 1"),
+    "negative probability": (lambda: metrics.legibility([[1.5, -0.5]]), "whose sum is 1"),
+    "sum of 1.01": (lambda: metrics.legibility([[0.5, 0.51]]), "whose sum is 1"),
     "one class": (lambda: metrics.class_entropy([[1.0]]), "two probabilities or more"),
     "no probabilities": (lambda: metrics.class_entropy(np.zeros((0, 3))), "and rows"),
     "features of another J": (lambda: metrics.frechet_distance(CODES, CODES[:, :2]), "one shape"),
@@ -247,9 +299,22 @@ REFUSED = {
     "NaN features": (lambda: metrics.frechet_distance(np.full((3, 2), np.nan), CODES), "NaN"),
     "features in words": (lambda: metrics.frechet_distance([["a"]], CODES), "numbers are expected"),
     "nearest of another size": (lambda: metrics.nearest_distance(X, X[..., :4]), "one shape"),
+    "nearest of numbers": (
+        lambda: metrics.nearest_distance(LABELS, LABELS),
+        "expected two or more d",
+    ),
     "nearest of nothing": (lambda: metrics.nearest_distance(IMAGES, IMAGES[:0]), "and rows"),
-    "error of nothing": (lambda: metrics.standard_error(np.mean, []), "too few"),
+    "error of nothing": (
+        lambda: metrics.standard_error(np.mean, []),
+        "0 samples and 200 repeats are",
+    ),
+    "error of a number": (lambda: metrics.standard_error(np.mean, 5.0), "too few"),
+    "error of one draw": (lambda: metrics.standard_error(np.mean, [1.0], repeats=1), "too few"),
     "bound of an array": (lambda: metrics.elbo(PLAIN, IMAGES.round()), "x must be a tensor"),
+    "bound of a flat image": (
+        lambda: metrics.elbo(PLAIN, FLAT.round()),
+        "x must be a tensor [N, C",
+    ),
     "bound with other noise": (
         lambda: metrics.elbo(PLAIN, X.round(), 2, eps=paddle.zeros([1, 4, 3])),
         "eps must be [2, 4, 3], got [1, 4, 3]",
@@ -297,7 +362,9 @@ def test_what_is_wrong_is_one_clear_error(name):
     call, says = REFUSED[name]
     with pytest.raises(ValueError, match=re.escape(says)) as caught:
         call()
-    assert "\n" not in str(caught.value) and "Hint" not in str(caught.value)
+    message = str(caught.value)
+    assert "\n" not in message and "Hint" not in message
+    assert not message[0].isupper() and message[-1] != "."
 
 
 INDEXED = {
@@ -367,6 +434,33 @@ def test_one_feature_has_a_frechet_distance():
     a = np.array([[0.0], [2.0]])
     assert metrics.frechet_distance(a, a + 3) == pytest.approx(9)
     assert metrics.frechet_distance(a, 2 * a) == pytest.approx(1 + 2)  # deviations sqrt(2), sqrt(8)
+
+
+ROWS = FLAT[:, :3]  # [4, 3, 8]
+TAKE_ROWS = {
+    "neighbour_agreement": lambda x: metrics.neighbour_agreement(x, LABELS, 1),
+    "empty_share": lambda x: metrics.empty_share(x, CODES),
+    "empty_share, drawn": lambda x: metrics.empty_share(CODES, x),
+    "frechet_distance": lambda x: metrics.frechet_distance(x, CODES),
+    "frechet_distance, second": lambda x: metrics.frechet_distance(CODES, x),
+    "legibility": metrics.legibility,
+    "class_entropy": metrics.class_entropy,
+}
+
+
+@pytest.mark.parametrize("name", TAKE_ROWS)
+def test_metrics_of_rows_refuse_images(name):
+    with pytest.raises(ValueError, match=r"expected 2 dimensions and rows, got \[4, 3, 8\]"):
+        TAKE_ROWS[name](ROWS)
+
+
+def test_labels_and_steps_may_be_lists():
+    for model in (PLAIN, UNET, DENOISER):
+        model.eval()
+    same(VAE_3.decode(CODES, LABELS.tolist()), VAE_3.decode(CODES, Y))
+    same(UNET(X, STEP.tolist(), LABELS.tolist()), UNET(X, STEP, Y))
+    same(DENOISER(CODES, STEP.tolist(), LABELS), DENOISER(CODES, STEP, Y))
+    same(hide_labels(LABELS.tolist(), 3, share=0), Y)
 
 
 def test_networks_take_float64_and_int32():

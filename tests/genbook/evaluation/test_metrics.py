@@ -1,3 +1,5 @@
+import statistics
+
 import numpy as np
 import paddle
 import pytest
@@ -16,6 +18,7 @@ from genbook.evaluation.metrics import (
     neighbour_agreement,
     standard_error,
 )
+from genbook.vae import VAE
 
 
 def brute_force(codes, labels, k):
@@ -313,3 +316,83 @@ def test_bits_per_dimension_of_a_fair_coin_for_each_pixel():
     nats = np.full(2, 4 * np.log(0.5))
     np.testing.assert_allclose(bits_per_dimension(nats, paddle.ones([2, 1, 2, 2])), 1.0)
     np.testing.assert_allclose(bits_per_dimension(3 * nats, paddle.ones([2, 3, 2, 2])), 1.0)
+
+
+def test_bits_are_per_number_of_the_image():
+    np.testing.assert_allclose(bits_per_dimension([-6 * np.log(2)], paddle.ones([1, 3, 1, 2])), 1)
+
+
+@pytest.mark.parametrize("bound", [elbo, importance_weighted_bound])
+def test_bounds_are_of_the_labelled_model_and_of_the_given_noise(bound):
+    paddle.seed(0)
+    model = VAE((1, 4, 4), hidden=(8,), latent_dim=3, classes=3)
+    x, labels, eps = (
+        paddle.rand([2, 1, 4, 4]).round(),
+        paddle.to_tensor([2, 0]),
+        paddle.randn([5, 2, 3]),
+    )
+    mu, logvar = (v.numpy().astype("float64") for v in model.encode(x, labels))
+    sigma = np.exp(logvar / 2)
+    log_weights = []
+    for e in eps.numpy():
+        z = mu + sigma * e
+        ink = model.decode(paddle.to_tensor(z, dtype="float32"), labels).numpy().astype("float64")
+        log_p = stats.bernoulli.logpmf(x.numpy().astype(int), ink).sum(axis=(1, 2, 3))
+        log_ratio = stats.norm.logpdf(z) - stats.norm.logpdf(z, mu, sigma)
+        log_weights.append((log_p, log_p + log_ratio.sum(axis=1)))
+    log_p, log_w = np.swapaxes(log_weights, 0, 1)
+    kl = 0.5 * (mu**2 + sigma**2 - 1 - logvar).sum(axis=1)
+    expected = log_p.mean(axis=0) - kl if bound is elbo else np.log(np.exp(log_w).mean(axis=0))
+    np.testing.assert_allclose(bound(model, x, 5, labels, eps), expected, rtol=1e-5)
+
+
+def test_by_default_the_bound_takes_one_code_of_each_image():
+    assert elbo(ThreePixels(), copies(2), eps=paddle.zeros([1, 2, 1])).shape == (2,)
+
+
+def test_bounds_keep_no_gradients():
+    seen = []
+
+    class Watched(ThreePixels):
+        def encode(self, x, labels=None):
+            seen.append(paddle.is_grad_enabled())
+            return super().encode(x)
+
+        def decode(self, z, labels=None):
+            seen.append(paddle.is_grad_enabled())
+            return super().decode(z)
+
+    elbo(Watched(), copies(1))
+    assert seen == [False, False]
+
+
+def test_ten_neighbours_are_asked_by_default():
+    rng = np.random.default_rng(0)
+    codes, labels = rng.standard_normal((80, 3)), rng.integers(0, 4, 80)
+    assert neighbour_agreement(codes, labels) == neighbour_agreement(codes, labels, 10)
+
+
+def test_where_a_hole_begins():
+    codes = np.array([[-1.0, 7.0], [1.0, 7.0]])  # one standard deviation; one that never changes
+    near = [[1.25, 7.0], [1.0, 7.25]]
+    assert empty_share(codes, near) == 0
+    assert empty_share(codes, near, radius=0.24) == 1
+    assert empty_share(codes, codes, radius=0) == 0
+
+
+def test_probabilities_may_be_rounded():
+    assert legibility([[0.9, 0.0995]]) == 1  # 0.9 is legible by default
+
+
+def test_the_bootstrap_is_the_standard_deviation_of_the_scores_it_took():
+    scores = []
+
+    def score(x):
+        scores.append(x.mean())
+        return scores[-1]
+
+    error = standard_error(score, [1.0, 2.0, 4.0], repeats=2)
+    assert len(scores) == 2 and error == pytest.approx(statistics.stdev(scores)) and error > 0
+    samples = np.random.default_rng(0).random(20)
+    by_default = standard_error(np.mean, samples)
+    assert by_default == standard_error(np.mean, samples, repeats=200, seed=0)
