@@ -98,6 +98,8 @@ def test_entropy_of_even_single_and_uneven_classes():
     assert class_entropy(uneven) == pytest.approx(expected)
     hesitant = [[0.6, 0.4], [0.9, 0.1], [0.7, 0.3], [0.2, 0.8]]  # each counts for one class
     assert class_entropy(hesitant) == pytest.approx(expected)
+    one_missing = np.eye(3)[[0, 2]]
+    assert class_entropy(one_missing) == pytest.approx(np.log(2) / np.log(3))
 
 
 def test_frechet_distance_against_the_matrix_square_root():
@@ -129,6 +131,8 @@ def test_nearest_distance_against_brute_force():
     many = rng.random((450, 9))
     expected = np.linalg.norm(many[:, None] - training.reshape(20, 9), axis=2).min(axis=1)
     np.testing.assert_allclose(nearest_distance(many, training.reshape(20, 9)), expected)
+    rows = [a.reshape(len(a), 9) for a in (images, training)]  # images may be flat
+    np.testing.assert_array_equal(nearest_distance(*rows), nearest_distance(images, training))
 
 
 def test_bootstrap_error_of_a_mean_and_of_a_share():
@@ -147,7 +151,9 @@ def test_chosen_classes_add_nothing_to_the_standard_error():
     samples = 100 * classes + rng.standard_normal(400)  # far apart, and as often as each other
     assert standard_error(np.mean, samples, classes) == pytest.approx(1 / 20, rel=0.2)
     assert standard_error(np.mean, samples) > 2
-    with pytest.raises(ValueError, match="400 samples, classes of shape"):
+    columns = np.stack([samples, samples], axis=1)
+    assert standard_error(np.mean, columns, classes) == pytest.approx(1 / 20, rel=0.2)
+    with pytest.raises(ValueError, match=r"400 samples, classes of shape \[399\]"):
         standard_error(np.mean, samples, classes[:-1])
 
 
