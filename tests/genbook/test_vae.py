@@ -124,6 +124,7 @@ def test_region_weights_reach_their_regions():
 
 def test_equal_region_weights_give_the_plain_loss():
     x_hat, x = paddle.rand([3, 1, 4, 4]), paddle.rand([3, 1, 4, 4])
+    assert region_weighted_loss(x_hat, x).dtype == paddle.float32
     np.testing.assert_allclose(
         region_weighted_loss(x_hat, x).numpy(),
         reconstruction_loss(x_hat, x, smooth_l1).numpy(),
