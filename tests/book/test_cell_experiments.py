@@ -540,7 +540,7 @@ def caught(calls, *result):
 def test_the_baseline_draws_codes_of_the_prior_and_reconstructs_from_the_mean():
     code, calls, model = comparison(), [], Plain()
     put(code.baseline_vae, train_baseline_vae=caught(calls, model, HISTORY))
-    sample, reconstruct, networks, seconds = code.baseline_vae(2, 5)
+    sample, reconstruct, networks, seconds = code.baseline_vae(code.steps_in(2), 5)
     [((data, steps, seed), _)] = calls
     assert (data.images.shape[0], steps, seed) == (12, 200, 5)
     assert networks == [model] and seconds == 2.5
@@ -552,7 +552,7 @@ def test_the_baseline_draws_codes_of_the_prior_and_reconstructs_from_the_mean():
 def test_the_improved_vae_is_told_the_labels():
     code, calls, model = comparison(), [], Plain()
     put(code.improved_vae, train_improved_vae=caught(calls, model, HISTORY))
-    sample, reconstruct, networks, seconds = code.improved_vae(2, 5)
+    sample, reconstruct, networks, seconds = code.improved_vae(code.steps_in(2), 5)
     [((data,), how)] = calls
     assert len(data) == 24 and how == {"steps": 200, "seed": 5}
     assert networks == [model] and seconds == 2.5
@@ -572,7 +572,7 @@ def test_the_autoencoder_draws_codes_like_those_of_the_training_images():
             return 5 * x
 
     put(code.autoencoder, train_autoencoder=caught(calls, model := Model(), HISTORY))
-    sample, reconstruct, networks, seconds = code.autoencoder(2, 5)
+    sample, reconstruct, networks, seconds = code.autoencoder(code.steps_in(2), 5)
     [((found, steps, seed), _)] = calls
     assert (len(found), steps, seed) == (12, 200, 5)
     assert reconstruct is model and networks == [model] and seconds == 2.5
@@ -599,7 +599,7 @@ def told_network(x, t, labels=None):
 def test_diffusion_draws_images_with_guidance_of_one_half():
     code, calls, process = comparison(pixels=(process := Guided())), [], process
     put(code.diffusion, train_diffusion=caught(calls, told_network, HISTORY))
-    sample, reconstruct, networks, seconds = code.diffusion(2, 5)
+    sample, reconstruct, networks, seconds = code.diffusion(code.steps_in(2), 5)
     [((data, trained, steps, seed), _)] = calls
     assert (len(data), trained, steps, seed) == (12, process, 200, 5)
     assert reconstruct is None and networks == [told_network] and seconds == 2.5
@@ -617,7 +617,7 @@ def test_latent_diffusion_shares_the_time_and_scales_its_codes_back():
         train_first_stage=caught(calls, vae, HISTORY),
         train_latent_diffusion=caught(calls, told_network, scale, HISTORY),
     )
-    sample, reconstruct, networks, seconds = code.latent_diffusion(2, 5)
+    sample, reconstruct, networks, seconds = code.latent_diffusion(code.steps_in(2), 5)
     (first, _), (second, _) = calls
     assert (len(first[0]), *first[1:]) == (24, 100, 5)
     assert (len(second[0]), *second[1:]) == (24, vae, process, 100, 5)

@@ -177,10 +177,10 @@ HOW = {
     "plane": (vae.train_plane_vae, {"steps": 2000}),
     "plane autoencoder": (vae.train_plane_autoencoder, {"steps": 2000}),
     "improved": (vae.train_improved_vae, {"steps": 2000, "lr": 2e-3, "ema": 0.995}),
-    "first stage": (latent.train_first_stage, {"steps": 2000, "lr": 2e-3, "ema": 0.995}),
+    "first stage": (latent.train_first_stage, {"steps": 1000, "lr": 2e-3, "ema": 0.995}),
     "latent": (
         lambda data, **how: latent.train_latent_diffusion(data, Posteriors(), PROCESS, **how),
-        {"steps": 3000, "lr": 1e-3, "ema": 0.995},
+        {"steps": 1500, "lr": 1e-3, "ema": 0.995},
     ),
     "diffusion": (
         lambda data, **how: diffusion.train_diffusion(data, PROCESS, **how),
