@@ -467,6 +467,7 @@ def test_by_default_each_image_has_noise_of_its_own(diffusion):
         diffusion.ddim_sample(lambda x, t: x, x, t, t - 5, eta=1.0),
     ):
         assert len(np.unique(draw.numpy())) > 195
+        assert draw.dtype == x.dtype
     losses = diffusion.p_losses(lambda x, t: 0 * x, x, t)  # the squared noise itself
     assert len(np.unique(losses.numpy())) == 50
 
