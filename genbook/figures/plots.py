@@ -165,7 +165,7 @@ def loss_curves(history, keys=("loss",), ylabel="nats per image"):
 
 
 @_styled
-def curves(x, ys, xlabel="", ylabel="", yscale="linear"):
+def curves(x, ys, xlabel="", ylabel="", yscale="linear", xscale="linear"):
     """Curves over one x: a dict of label -> array of the length of x."""
     figure, axis = plt.subplots(figsize=(WIDTH, 2.5), layout="constrained")
     for label, y, colour, dash in _dashed(ys):
@@ -173,7 +173,10 @@ def curves(x, ys, xlabel="", ylabel="", yscale="linear"):
         if y.shape != np.shape(x):
             raise ValueError(f"{label!r} has the shape {list(y.shape)}, x {list(np.shape(x))}")
         axis.plot(x, y, color=colour, linestyle=dash, label=label)
-    axis.set(xlabel=xlabel, ylabel=ylabel, yscale=yscale)
+    axis.set(xlabel=xlabel, ylabel=ylabel, yscale=yscale, xscale=xscale)
+    if xscale == "log" and len(x) <= 10:  # a label for each, where powers of ten are too few
+        axis.set_xticks(x, [f"{number:g}" for number in x])
+        axis.xaxis.minorticks_off()
     if len(ys) > 1:
         axis.legend()
     return figure

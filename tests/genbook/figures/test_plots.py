@@ -76,6 +76,16 @@ def test_colour_images_keep_their_channels():
     np.testing.assert_array_equal(plots._mosaic(colour, 1)[..., :3], colour[0].transpose(1, 2, 0))
 
 
+def test_curves_have_the_scales_that_are_asked_for():
+    [axis] = plots.curves([1, 10, 100], {"a": [1, 2, 3]}, yscale="log", xscale="log").axes
+    assert (axis.get_xscale(), axis.get_yscale()) == ("log", "log")
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["1", "10", "100"]
+    [axis] = plots.curves(np.arange(1, 12), {"a": np.ones(11)}, xscale="log").axes
+    assert len(axis.get_xticks()) < 11
+    [axis] = plots.curves([1, 10, 100], {"a": [1, 2, 3]}).axes
+    assert (axis.get_xscale(), axis.get_yscale()) == ("linear", "linear")
+
+
 def test_a_loss_curve_keeps_its_level_however_short_it_is():
     for steps in (1, 10, 100):
         figure = plots.loss_curves({"loss": np.full(steps, 5.0)})
