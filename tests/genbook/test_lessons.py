@@ -21,6 +21,7 @@ USES = {
 d = GaussianDiffusion(cosine_beta_schedule(10), "v")
 print(d.p_sample_loop(lambda x, t: x, [2, 1, 4, 4]).shape)
 """,
+    "solvers": "print(heun(lambda x, s: x / 2, paddle.ones([1]), [2.0, 1.0, 0.0]).item())",
     "unet": "print(UNet()(paddle.randn([2, 1, 16, 16]), paddle.to_tensor([0, 5])).shape)",
     "latent": "print(CodeDenoiser(4)(paddle.randn([2, 4]), paddle.to_tensor([0, 5])).shape)",
 }
