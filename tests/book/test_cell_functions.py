@@ -424,6 +424,153 @@ def test_straight_path_asks_the_network_for_states_that_it_knows():
     assert np.allclose(asked[5][:2], np.sqrt(0.5), atol=0.01)
 
 
+# Solvers
+
+TOY = {"weights": np.array([0.6, 0.4]), "centres": np.array([-1.0, 1.0]), "spread": 0.3}
+
+
+def solvers(**names):
+    """The functions of the chapter, for its mixture."""
+    return functions("solvers", **{**TOY, "at_end": None, "n": 3, "diffusion": None, **names})
+
+
+def toy_density(x):
+    return stats.norm.pdf(np.asarray(x)[..., None], TOY["centres"], TOY["spread"]) @ TOY["weights"]
+
+
+def test_toy_denoiser_is_the_mean_of_the_clean_number():
+    x, x_0 = np.array([-3.0, -0.2, 0.5, 40.0]), np.linspace(-6, 6, 24_001)
+    for sigma in (0.05, 0.7, 30.0):
+        weight = toy_density(x_0) * np.exp(-((x[:, None] - x_0) ** 2) / (2 * sigma**2))
+        usable = weight.sum(axis=1) > 0
+        expected = (weight[usable] * x_0).sum(axis=1) / weight[usable].sum(axis=1)
+        assert np.allclose(solvers().toy_denoiser(x, sigma)[usable], expected, atol=1e-6)
+
+
+def test_toy_quantiles_are_those_of_noisy_draws():
+    rng, shares = np.random.default_rng(0), np.array([0.1, 0.5, 0.9])
+    x = rng.choice(TOY["centres"], 200_000, p=TOY["weights"])
+    x = x + np.hypot(0.3, 2.0) * rng.standard_normal(x.shape)
+    assert np.allclose(solvers().toy_quantiles(shares, 2.0), np.quantile(x, shares), atol=0.03)
+
+
+def test_toy_error_counts_evaluations():
+    asked = []
+
+    def denoise(x, sigma):
+        asked.append(sigma)
+        return 0 * x
+
+    code = solvers(at_start=np.array([80.0, -80.0]), at_end=np.zeros(2))
+    for solver in (code.euler, code.heun, code.dpm_solver_2m):
+        asked.clear()
+        # without an image x is in proportion to sigma
+        assert np.isclose(code.toy_error(solver, 8, denoise, np.array([0.03, -0.03])), 0.02)
+        assert len(asked) == 8
+
+
+def test_multiples_are_those_of_heuns_step_and_of_the_exact_one():
+    code, h = solvers(), 1.3
+    x, sigma, then = np.array([0.4]), np.exp(h), 1.0
+    first, second = np.array([0.2]), np.array([0.9])
+
+    def denoise(x, level):
+        return first if level == sigma else second
+
+    change = code.heun(denoise, x, [sigma, then]) - code.euler(denoise, x, [sigma, then])
+    exact = quad(lambda u: np.exp(u - h) * u / h, 0, h)[0]
+    assert np.allclose(code.multiples(h), [change[0] / 0.7, exact])
+
+
+def test_grids_go_from_the_highest_level_to_0_on_trained_levels():
+    process = GaussianDiffusion(np.full(200, 0.05))
+    levels = np.sqrt(1 / process.alphas_cumprod - 1)
+    code = solvers(levels=levels, highest=levels[150], lowest=levels[0], top=150)
+    for grid in (code.even_in_log(8), code.even_in_t(8), code.even_in_root(8)):
+        assert np.isclose(grid[0], levels[150]) and np.isclose(grid[-2], levels[0])
+        assert grid[-1] == 0 and (np.diff(grid) < 0).all()
+        assert np.isin(grid[:-1], levels).all()
+    steps = np.searchsorted(levels, code.even_in_t(8)[:-1])
+    assert np.ptp(np.diff(steps)) <= 1
+    assert np.ptp(np.diff(np.log(code.even_in_log(6)[:4]))) < 0.2
+
+
+def test_solver_samples_start_at_the_noise_and_know_their_labels():
+    process, asked = a_process(), []
+
+    def network(x_t, t, labels):
+        asked.append(labels.tolist())
+        return paddle.zeros_like(x_t)  # no noise: the image is x itself
+
+    noise = tensor([[0.1], [0.2], [-0.3]])
+    code = solvers(
+        unet=network, asked=np.array([2, 0, 1]), noise=noise, highest=2.0, n=3, diffusion=process
+    )
+    found = code.sample(code.euler, [process_level(process), 0.0], 2, process)
+    assert np.allclose(found.numpy(), [[0.2], [0.4]], atol=1e-6)
+    assert asked == [[2, 0]]
+
+
+def process_level(process):
+    return np.sqrt(1 / process.alphas_cumprod[-1] - 1)
+
+
+def test_apart_and_extra_distance_are_differences():
+    code = solvers(features={"mine": np.ones((4, 2)), "reference": np.zeros((4, 2))})
+    code = solvers(features=code.features, real=np.zeros((3, 2)))
+    assert np.isclose(code.extra_distance(np.arange(4), "mine"), 2.0)
+    assert np.isclose(code.apart(tensor([[3.0, 0.0]]), tensor([[0.0, 4.0]])), np.sqrt(12.5))
+    assert np.allclose(code.as_images(tensor([-3.0, 0.0, 1.0])), [0, 0.5, 1])
+
+
+def test_two_stages_are_heun_and_midpoint():
+    code, grid = solvers(), np.array([3.0, 2.0, 0.5])
+
+    def denoise(x, sigma):
+        return np.sin(x) / sigma
+
+    x = np.array([0.7, -1.2])
+    assert np.allclose(code.two_stages(denoise, x, grid, 1.0), code.heun(denoise, x, grid))
+    midpoint = x
+    for now, then in zip(grid[:-1], grid[1:], strict=True):
+        half = midpoint + (then - now) / 2 * (midpoint - denoise(midpoint, now)) / now
+        level = (now + then) / 2
+        midpoint = midpoint + (then - now) * (half - denoise(half, level)) / level
+    assert np.allclose(code.two_stages(denoise, x, grid, 0.5), midpoint)
+
+
+def test_mended_heun_integrates_the_mean_estimate_exactly():
+    code = solvers()
+    estimates = {2.0: 0.3, 1.0: 0.7}
+    found = code.mended_heun(lambda x, s: estimates[s], 1.4, [2.0, 1.0])
+    assert np.isclose(found, 0.5 + (1.4 - 0.5) / 2)
+    assert np.isclose(code.mended_heun(lambda x, s: estimates[s], 1.4, [2.0, 0.0]), 0.3)
+
+
+def test_churned_keeps_the_density_and_without_noise_is_euler():
+    code, rng = solvers(), np.random.default_rng(0)
+    x = 30 * rng.standard_normal(20_000)
+    grid = np.geomspace(30.0, 0.02, 101)
+    still = code.churned(x, grid, 0.0, rng)
+    assert np.allclose(still, code.euler(code.toy_denoiser, x, grid))
+    fresh = code.churned(x, grid, 0.1, rng)
+    assert abs(np.corrcoef(fresh, x)[0, 1]) < 0.5 < np.corrcoef(still, x)[0, 1]
+    assert np.isclose((fresh < 0).mean(), 0.6, atol=0.03)
+    assert np.isclose(fresh.std(), np.sqrt(0.09 + 0.96), rtol=0.03)
+
+
+def test_known_is_the_distribution_function():
+    expected = [quad(toy_density, -4, x)[0] for x in (-0.9, 0.4)]
+    assert np.allclose(solvers().known(np.array([-0.9, 0.4])), expected, atol=1e-3)
+
+
+def test_clipped_toy_stays_in_range():
+    x = np.array([-30.0, 0.1, 30.0])
+    code = solvers()
+    found = code.clipped_toy(x, 0.5)
+    assert found[0] == -1 and found[2] == 1 and found[1] == code.toy_denoiser(x, 0.5)[1]
+
+
 # Guidance
 
 
