@@ -655,5 +655,7 @@ def test_examine_draws_from_the_seed_and_takes_the_root_of_the_mean_square():
     assert (shown == images[0].numpy()[:3]).all()
     assert cost["trained"] == 1.5 and cost["sampled"] > 0 and cost["parameters"] == 4
     assert result["mean"] == runs[1][0]["mean"] != runs[2][0]["mean"]
+    paddle.seed(1)  # and nothing of what the training left
+    assert (images[0] == paddle.rand([5, 1, 2, 2])).all()
     code.MODELS["model"] = lambda *_: (sample, None, [], 0)
     assert "error" not in code.examine("model", 2, 1)[0]

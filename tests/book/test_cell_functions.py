@@ -166,7 +166,7 @@ def test_nearest_is_a_root_mean_square_over_pixels():
     assert np.allclose(found, cdist(x, flat).min(axis=1) / 2, atol=1e-6)
 
 
-@pytest.mark.parametrize(("t", "t_next"), [(3, 1), (1, 3), (2, -1)])
+@pytest.mark.parametrize(("t", "t_next"), [(3, 1), (1, 3), (2, 0), (0, 1), (2, -1)])
 def test_move_keeps_image_and_noise(t, t_next):
     process = a_process("v")
     start, noise = tensor([[[[0.3]]]]), tensor([[[[-1.2]]]])
@@ -638,6 +638,17 @@ def test_follow_unguided_keeps_each_point_at_its_quantile():
     assert np.allclose(found, 1 + 0.5 * quantiles, atol=0.02)
 
 
+def test_follow_draws_noise_where_eta_is_1():
+    schedule = functions("guidance", n=1, diffusion=None).cosine_beta_schedule(1000)
+    follow = guidance(toy=GaussianDiffusion(schedule, clip=100.0)).follow
+    same = paddle.full([500, 1], 1.3)
+    assert follow(same, 0).std() < 1e-5
+    paddle.seed(0)
+    drawn = follow(same, 0, eta=1.0)  # of N(1, 0.25), wherever it starts
+    assert abs(drawn.mean() - 1) < 5 * 0.5 / np.sqrt(500)
+    assert abs(drawn.std() - 0.5) < 5 * 0.5 / np.sqrt(1000)
+
+
 def test_guided_in_between_is_so_only_in_between():
     process = GaussianDiffusion([0.05, 0.5, 0.95])  # leaves 0.95, 0.475 and 0.02375
 
@@ -817,11 +828,11 @@ def test_search_finds_the_best_guess_for_each_image():
 
 
 def test_look_at_measures_the_spread_of_the_codes_that_are_drawn():
-    mu, sigma = np.array([[-1.0], [1.0], [3.0]]), np.array([[0.5], [1.0], [1.5]])
+    mu, sigma = np.array([[-1.0], [1.0], [3.0]]), np.array([[0.4], [1.0], [1.6]])
     x, x_hat = np.ones((3, 1, 1, 2)), np.full((3, 1, 1, 2), 0.25)
     code = functions("vae", x=tensor(x))
     found = code.look_at(lambda _: (tensor(x_hat), tensor(mu), tensor(2 * np.log(sigma))))
-    mean_square = (0.25 + 1 + 2.25) / 3
+    mean_square = (0.16 + 1 + 2.56) / 3
     expected = [2 * np.log(4), (5 / 3) / 1.0, np.sqrt(8 / 3 + mean_square)]
     assert np.allclose(found, expected, rtol=1e-5)
 
@@ -1060,6 +1071,9 @@ def test_nearest_label_is_that_of_the_least_distance():
     assert code.nearest_label(images, data).tolist() == expected.tolist()
     expected[:5] = 0
     assert code.accuracy(images, expected) == 0.75
+    few = SimpleNamespace(images=stored[:3], labels=np.arange(3))
+    expected = cdist(images.reshape(20, 4), stored[:3].reshape(3, 4)).argmin(axis=1)
+    assert code.accuracy(images, expected, few) == 1
 
 
 # Latent diffusion

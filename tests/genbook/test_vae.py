@@ -53,6 +53,16 @@ def test_kl_is_never_negative():
         assert (kl >= -1e-6).all()
 
 
+def test_gradients_of_the_kl_reach_mean_and_variance():
+    # KL = (sigma^2 + mu^2 - 1 - log sigma^2) / 2, differentiated by hand
+    mu, logvar = tensor([[0.3, -1.2]]), tensor([[0.8, -0.5]])
+    mu.stop_gradient = logvar.stop_gradient = False
+    gaussian_kl(mu, logvar).sum().backward()
+    np.testing.assert_allclose(mu.grad.numpy(), [[0.3, -1.2]], rtol=1e-6)
+    expected = [[0.5 * (np.exp(0.8) - 1), 0.5 * (np.exp(-0.5) - 1)]]
+    np.testing.assert_allclose(logvar.grad.numpy(), expected, rtol=1e-5)
+
+
 def test_reparameterize_with_given_noise():
     z = reparameterize(tensor([[1.0, -2.0]]), tensor([[0.0, np.log(9)]]), tensor([[0.5, -1.0]]))
     np.testing.assert_allclose(z.numpy(), [[1.5, -5.0]], rtol=1e-6)
@@ -163,6 +173,28 @@ def test_loss_is_reconstruction_plus_beta_kl_averaged_over_images(beta):
     np.testing.assert_allclose(losses["reconstruction"].item(), reconstruction, rtol=1e-4)
     np.testing.assert_allclose(losses["kl"].item(), kl, rtol=1e-4)
     np.testing.assert_allclose(losses["loss"].item(), reconstruction + beta * kl, rtol=1e-4)
+
+
+@pytest.mark.parametrize("pixel_loss", [squared_error, smooth_l1, bernoulli_nll])
+def test_the_gradient_of_the_loss_is_that_by_differences(pixel_loss):
+    paddle.seed(0)
+    model, x = VAE((1, 4, 4), hidden=(8,), latent_dim=2), paddle.rand([5, 1, 4, 4])
+    directions = [(p, paddle.randn(p.shape)) for p in model.parameters()]
+
+    def loss():
+        paddle.seed(1)
+        return vae_loss(model, x, pixel_loss=pixel_loss, beta=3.0)["loss"]
+
+    loss().backward()
+    for parameter, direction in directions:
+        slope = (parameter.grad * direction).sum().item()
+        start, h = parameter.clone(), 1e-2 / direction.norm().item()
+        ends = []
+        for sign in (1, -1):
+            parameter.set_value(start + sign * h * direction)
+            ends.append(loss().item())
+        parameter.set_value(start)
+        assert (ends[0] - ends[1]) / (2 * h) == pytest.approx(slope, rel=0.05, abs=0.02)
 
 
 def test_the_kl_term_trains_the_encoder():

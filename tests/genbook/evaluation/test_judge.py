@@ -1,6 +1,7 @@
 import numpy as np
 import paddle
 import pytest
+from scipy.special import softmax
 
 from genbook.data import load
 from genbook.evaluation import judge as module
@@ -18,6 +19,13 @@ def test_shapes_and_probabilities(judge):
     assert p.shape == (7, 15)
     np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-5)
     assert Judge(10, 16).features(np.zeros((2, 1, 16, 16), "float32")).shape == (2, 64)
+
+
+def test_the_classes_are_read_off_the_features(judge):
+    images = load("strokes", "test").images[:7]
+    weight, bias = (p.numpy().astype("float64") for p in judge.head.parameters())
+    expected = softmax(judge.features(images) @ weight + bias, axis=1)
+    np.testing.assert_allclose(judge.probabilities(images), expected, atol=1e-5)
 
 
 def test_many_images_are_judged_as_few_are(judge):

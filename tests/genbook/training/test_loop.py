@@ -84,6 +84,30 @@ def test_two_steps_of_adam_by_hand():
     np.testing.assert_allclose(model.weight.item(), w, rtol=1e-4)
 
 
+def test_each_step_is_as_long_as_its_own_rate():
+    # Adam moves by the rate itself where the gradient is always 1.
+    model, places = nn.Linear(1, 1, bias_attr=False), []
+
+    def loss(model, x):
+        places.append(model.weight.item())
+        return model.weight.sum()
+
+    fit(model, loss, np.zeros((1, 1), "float32"), steps=40, batch_size=1, lr=0.1)
+    falling = 0.5 * (1 + np.cos(np.pi * np.arange(38) / 38))
+    rates = 0.1 * np.array([0.5, 1.0, *falling])
+    np.testing.assert_allclose(-np.diff([*places, model.weight.item()]), rates, atol=1e-5)
+
+
+def test_no_two_steps_seeds_or_ranks_draw_the_same_noise():
+    seeds = [
+        loop.noise_seed(seed, step, rank)
+        for seed in range(5)
+        for step in range(50)
+        for rank in range(3)
+    ]
+    assert len(set(seeds)) == len(seeds)
+
+
 def test_training_is_accelerated_where_that_is_enabled(monkeypatch):
     within = []
 
