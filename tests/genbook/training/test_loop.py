@@ -98,16 +98,6 @@ def test_each_step_is_as_long_as_its_own_rate():
     np.testing.assert_allclose(-np.diff([*places, model.weight.item()]), rates, atol=1e-5)
 
 
-def test_no_two_steps_seeds_or_ranks_draw_the_same_noise():
-    seeds = [
-        loop.noise_seed(seed, step, rank)
-        for seed in range(5)
-        for step in range(50)
-        for rank in range(3)
-    ]
-    assert len(set(seeds)) == len(seeds)
-
-
 def test_training_is_accelerated_where_that_is_enabled(monkeypatch):
     within = []
 
