@@ -684,6 +684,127 @@ def test_classifier_guided_adds_the_gradient_of_the_log_probability_to_the_score
     assert np.allclose(added, 1.7 * gradient, atol=1e-5)
 
 
+# Filling in
+
+
+def filling_in(**names):
+    names = {"unet": None, "n": 2, "m": 3, "shape": (1, 4, 4), "side": 4, "pixels": 16, **names}
+    return functions("filling-in", **names)
+
+
+def toy_process():
+    return GaussianDiffusion(filling_in().cosine_beta_schedule(1000), "v", clip=100.0)
+
+
+def test_r2_is_the_variance_left_by_a_noisy_pixel():
+    precision = 1 / 0.3 + 0.8 / 0.2
+    assert np.isclose(filling_in(s2=0.3).r2(0.8), 1 / precision)
+
+
+def test_guide_leads_each_row_to_its_own_measurement():
+    process = toy_process()
+
+    def network(x, t):  # of independent pixels with the variance s2
+        level = float(process.alphas_cumprod[int(t[0])])
+        start = 0.5 * level**0.5 / (0.5 * level + 1 - level)
+        return (level**0.5 - start) / (1 - level) ** 0.5 * x
+
+    code = filling_in(diffusion=process, noise=0.01, s2=0.5)
+    y = np.random.default_rng(0).uniform(-1, 1, (200, 16))
+    found = code.guide(np.eye(16), y, network)
+    assert found.shape == (200, 16)
+    assert np.abs(found - y).max() < 0.06
+    free = code.guide(np.eye(16)[:1], y[:, :1], network)[:, 1:]
+    assert np.isclose(free.var(), 0.5, rtol=0.15)
+
+
+def test_pictures_are_the_images_from_0_to_1():
+    found = filling_in().pictures(np.linspace(-3, 1, 32).reshape(2, 16))
+    assert found.shape == (2, 1, 4, 4)
+    assert np.allclose(found.ravel(), np.linspace(-1, 1, 32).clip(0))
+
+
+def test_put_in_asks_for_m_completions_of_each_image():
+    images = paddle.arange(6).astype("float32").reshape([6, 1, 1, 1]).expand([6, 1, 4, 4])
+    window = paddle.ones([1, 4, 4])
+    code = filling_in(diffusion=a_process("v"), unet=lambda x, t: x, images=images, window=window)
+    assert np.allclose(code.put_in(2, 1)[:, :, 0], [[0, 1, 2], [3, 4, 5]])
+
+
+def test_at_border_multiplies_what_meets_there():
+    training = np.ones((5, 16))
+    x = np.arange(32.0).reshape(2, 16)
+    products, squares = filling_in(training=training).at_border(x)
+    assert np.allclose(
+        products,
+        [
+            np.mean([(3 + k) * (7 + k) for k in range(4)]),
+            np.mean([(19 + k) * (23 + k) for k in range(4)]),
+        ],
+    )
+    assert np.allclose(squares, [np.mean([(b + k) ** 2 for k in range(4)]) for b in (3, 19)])
+
+
+def test_lost_is_a_share_of_sums():
+    assert np.isclose(filling_in().lost(np.array([[1.0, 2, 9], [2, 4, 9]])), 0.5)
+
+
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_slope_is_that_of_the_joint_normal_distribution(repeats):
+    steps, rho = 6, 0.8
+    code = filling_in(rho=rho)
+    betas = code.cosine_beta_schedule(steps)
+    levels = np.append(1.0, np.cumprod(1 - betas))
+    clean, mean = np.array([[1, rho], [rho, 1]]), np.zeros(2)
+    for t in range(steps, 0, -1):
+        alpha = 1 - betas[t - 1]
+        now, later = (level * clean + (1 - level) * np.eye(2) for level in levels[[t - 1, t]])
+        for repeat in range(repeats):
+            mean = np.sqrt(alpha) * mean if repeat else mean
+            mean[0] = np.sqrt(levels[t])
+            mean = np.sqrt(alpha) * now @ np.linalg.solve(later, mean)
+    assert np.isclose(code.slope(steps, repeats), mean[1])
+
+
+def test_the_two_pixels_of_filling_in_are_exact():
+    toy, rho = toy_process(), 0.8
+    code = filling_in(toy=toy, rho=rho)
+    clean, x = np.array([[1, rho], [rho, 1]]), np.array([[0.7, -1.2]])
+    for step in (100, 500, 900):
+        level = toy.alphas_cumprod[step]
+        noisy = level * clean + (1 - level) * np.eye(2)
+        gain = np.sqrt(level) * clean @ np.linalg.inv(noisy)
+        start = toy.predict_start(code.toy_network, tensor(x), paddle.to_tensor([step]))
+        assert np.allclose(start.numpy(), x @ gain.T, atol=1e-4)
+        left = clean - np.sqrt(level) * gain @ clean
+        assert np.isclose(code.toy_variance(level), left[0, 0])
+
+
+def test_toy_samples_are_those_of_the_posterior():
+    code = filling_in(toy=toy_process(), rho=0.8, seen=-1.0, blur=0.5)
+    x = code.toy_samples(code.toy_variance, 2000)
+    assert np.isclose(x.mean(), -0.8 / 1.25, atol=0.06)
+    assert np.isclose(x.std(), np.sqrt(1 - 0.64 / 1.25), atol=0.05)
+
+
+def test_normal_draws_are_those_of_the_posterior():
+    rng = np.random.default_rng(0)
+    root = rng.standard_normal((3, 3))
+    mean, covariance = rng.standard_normal(3), root @ root.T
+    A, y = np.array([[1.0, 0.5, 0.0]]), np.full((20_000, 1), 1.3)
+    code = filling_in(pixels=3, noise=0.4, mean=mean, covariance=covariance)
+    x = code.normal_draws(A, y, rng)
+    precision = np.linalg.inv(covariance) + A.T @ A / 0.16
+    expected = np.linalg.solve(precision, np.linalg.solve(covariance, mean) + A[0] * 1.3 / 0.16)
+    assert np.allclose(x.mean(axis=0), expected, atol=0.06)
+    assert np.allclose(np.cov(x.T), np.linalg.inv(precision), rtol=0.05, atol=0.05)
+
+
+def test_gap_is_that_of_pairs():
+    table = {"a": {"key": np.array([1.0, 5.0])}, "b": {"key": np.array([2.0, 9.0])}}
+    assert np.allclose(filling_in(table=table).gap("key", "a", "b"), [2.5, 1.5])
+
+
 # Divergence
 
 

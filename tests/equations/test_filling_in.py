@@ -71,16 +71,18 @@ def recursion(levels, rho, rounds=1):
         alpha, r, earlier = levels[t] / levels[t - 1], levels[t] * rho, levels[t - 1] * rho
         for k in range(rounds):
             c = c * np.sqrt(alpha) if k else c
-            c = np.sqrt(alpha) / (1 - r**2) * (
-                (earlier - r) * np.sqrt(levels[t]) + (1 - earlier * r) * c
+            c = (
+                np.sqrt(alpha)
+                / (1 - r**2)
+                * ((earlier - r) * np.sqrt(levels[t]) + (1 - earlier * r) * c)
             )
     return c
 
 
 @pytest.mark.checks("eq-replacement-recursion", "slope of a pixel that is filled in")
 def test_replacement_recursion(agree):
-    """The lesson's sampler with an exact network: the mean of 40,000 hidden pixels, in 12 steps, with
-    one round and with three."""
+    """The lesson's sampler with an exact network: the mean of 40,000 hidden pixels, in 12 steps,
+    with one round and with three."""
     rho, y = 0.8, 2.0
     process = GaussianDiffusion(cosine_beta_schedule(12), "v", clip=100.0)
     for rounds in (1, 3):
@@ -141,7 +143,7 @@ def test_measured_likelihood(agree):
             def joint(x):
                 return prior(x) * stats.norm.pdf(x_t, np.sqrt(level) * x, np.sqrt(1 - level))
 
-            ends = dict(points=[x_t, -1, 0.8], epsabs=1e-13, limit=400)
+            ends = {"points": [x_t, -1, 0.8], "epsabs": 1e-13, "limit": 400}
             of_x_t = quad(joint, -6, 6, **ends)[0]
             found = quad(lambda x: stats.norm.pdf(y, a * x, sigma) * joint(x), -6, 6, **ends)[0]
             both = one = 0
@@ -235,9 +237,7 @@ def test_energy_gap(agree):
     q, p = np.array([0.5, 0.2, 0.3]), np.array([0.1, 0.2, 0.3, 0.4])
 
     def mean(a, b, of_a, of_b):
-        return sum(
-            u * v * np.linalg.norm(i - j) for i, u in zip(a, of_a) for j, v in zip(b, of_b)
-        )
+        return sum(u * v * np.linalg.norm(i - j) for i, u in zip(a, of_a) for j, v in zip(b, of_b))
 
     def score(a, of_a, truth):
         return mean(a, [truth], of_a, [1]) - mean(a, a, of_a, of_a) / 2
@@ -286,7 +286,7 @@ def test_energy_shadow(agree):
 
 @pytest.mark.checks("eq-replacement-variance", "variance of a pixel that is filled in")
 def test_replacement_variance(agree):
-    """The differential equation of the exercise, solved by SciPy from a small share of the image."""
+    """The differential equation of the exercise, solved by SciPy from almost pure noise."""
     for rho in RHOS:
 
         def slope(a, w):

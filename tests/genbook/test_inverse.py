@@ -125,9 +125,7 @@ WRONG = {
     "a mask [2] and repeats of at least 1, got [3], 1": lambda: complete(
         PROCESS, nothing, paddle.zeros([5, 2]), paddle.zeros([3]), 2
     ),
-    "got [2], 0": lambda: complete(
-        PROCESS, nothing, paddle.zeros([5, 2]), paddle.zeros([2]), 2, 0
-    ),
+    "got [2], 0": lambda: complete(PROCESS, nothing, paddle.zeros([5, 2]), paddle.zeros([2]), 2, 0),
     "A must be [M, D] and y [N, M], got [2, 4] and [3, 4]": lambda: measured(
         nothing, PROCESS, np.zeros((2, 4)), np.zeros((3, 4)), 0.1, np.sqrt
     ),
