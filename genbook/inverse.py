@@ -11,7 +11,7 @@ import paddle
 
 
 def complete(diffusion, model, known, mask, steps, repeats=1):
-    """Images like `known` where mask is 1, sampled in `steps` steps: the shape of known.
+    """Images [N, ...] like `known` where mask is 1, sampled in `steps` steps.
 
     Before each step the known pixels are put in, with noise. diffusion: a
     GaussianDiffusion; model: maps (x_t, t) to its prediction. mask: 0 or 1, of the
