@@ -1,4 +1,5 @@
 import numpy as np
+from quadrature import integral
 import paddle
 import pytest
 import sympy as sp
@@ -16,17 +17,6 @@ def joint(x_0, x_t, level, of):
     weight, mean, deviation = of
     kernel = stats.norm.pdf(x_t, np.sqrt(level) * x_0, np.sqrt(1 - level))
     return weight * stats.norm.pdf(x_0, mean, deviation) * kernel
-
-
-NODES, WEIGHTS = np.polynomial.legendre.leggauss(40)
-EDGES = np.linspace(-4, 4, 33)
-
-
-def integral(f):
-    """Over the clean number, by Gauss-Legendre quadrature in 32 pieces."""
-    half = (EDGES[1] - EDGES[0]) / 2
-    x = (EDGES[:-1, np.newaxis] + half * (NODES + 1)).ravel()
-    return (f(x).reshape(-1, len(NODES)) @ WEIGHTS).sum() * half
 
 
 def evidence(x_t, level, of):

@@ -1,4 +1,5 @@
 import numpy as np
+from quadrature import integral
 import paddle
 import pytest
 import sympy as sp
@@ -15,17 +16,6 @@ CIRCLE = [(0.9, 0.1), (0.5, 0.5), (0.05, 0.95)]  # squares of the weights of ima
 
 def clean(x_0):
     return sum(w * stats.norm.pdf(x_0, m, s) for w, m, s in PARTS)
-
-
-NODES, WEIGHTS = np.polynomial.legendre.leggauss(40)
-EDGES = np.linspace(-4, 4, 33)
-
-
-def integral(f):
-    """Over the clean number, by Gauss-Legendre quadrature in 32 pieces."""
-    half = (EDGES[1] - EDGES[0]) / 2
-    x = (EDGES[:-1, np.newaxis] + half * (NODES + 1)).ravel()
-    return (f(x).reshape(-1, len(NODES)) @ WEIGHTS).sum() * half
 
 
 def density(x, signal, noise):

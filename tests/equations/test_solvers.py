@@ -1,4 +1,5 @@
 import numpy as np
+from quadrature import integral
 import paddle
 import pytest
 import sympy as sp
@@ -19,16 +20,6 @@ from scipy.optimize import brentq, minimize_scalar
 PARTS = [(0.5, -1.0, 0.3), (0.2, 0.4, 0.5), (0.3, 1.5, 0.2)]  # weight, mean, deviation of x_0
 LEVELS = [0.1, 0.6, 3.0]
 SHARES = [0.1, 0.55, 0.9]
-
-NODES, WEIGHTS = np.polynomial.legendre.leggauss(40)
-EDGES = np.linspace(-4, 4, 33)
-
-
-def integral(f):
-    """Over the clean number, by Gauss-Legendre quadrature in 32 pieces."""
-    half = (EDGES[1] - EDGES[0]) / 2
-    x = (EDGES[:-1, np.newaxis] + half * (NODES + 1)).ravel()
-    return (f(x).reshape(-1, len(NODES)) @ WEIGHTS).sum() * half
 
 
 def clean(x_0):
