@@ -176,16 +176,17 @@ def report(app, env):
 
 
 class Counts(SphinxDirective):
-    """Its content, with the numbers of this build: %(equations)s, %(checked)s, %(claims)s, ..."""
+    """Its content, with the numbers of this build: %(statements)s, %(claims)s, ..."""
 
     has_content = True
 
     def run(self):
         """Count, and parse."""
         claims, equations = of_whole_book(self.env), equations_of_book()
+        statements = sum(equation.label.startswith("eq-") for equation in equations)
         counts = {
-            "equations": len(equations),
-            "checked": sum(equation.label.startswith("eq-") for equation in equations),
+            "statements": statements,
+            "definitions": len(equations) - statements,
             "claims": len(claims),
             "hold": sum(c.claim.holds for c in claims),
             "pages": len({c.page for c in claims}),
