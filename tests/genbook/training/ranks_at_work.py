@@ -7,10 +7,8 @@ import numpy as np
 import paddle
 import paddle.nn as nn
 
-from genbook import accelerate
 from genbook.diffusion import GaussianDiffusion, cosine_beta_schedule
 from genbook.training import fit, loop, ranks
-from genbook.training.spec import TrainingSpec
 from genbook.unet import UNet
 from genbook.vae import VAE, vae_loss
 
@@ -128,8 +126,6 @@ def main():
         fit(Normalised(), lambda m, x: m(x).mean(), IMAGES, steps=1, batch_size=9)
     except ValueError as error:
         out["refused"] = np.array(str(error))
-    accelerate.enable()  # as the command does, whose training must end with the same bits
-    TrainingSpec("vae", steps=400, batch_size=32, out=folder / "undisturbed").train()
     try:  # last, because it ends the connection
         out["said"] = np.array("nothing")
         fit(Normalised(), lambda m, x: m(x).mean(), IMAGES + ranks.rank(), steps=1, batch_size=8)
