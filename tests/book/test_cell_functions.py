@@ -69,6 +69,28 @@ def test_bound_and_evidence_are_those_of_the_joint_normal_distributions():
     assert np.allclose(code.bound_and_evidence(process, c, variances), expected)
 
 
+def test_above_entropy_is_that_of_paths_on_a_grid():
+    code = functions("diffusion-bound", weight=None, s=0.3, x=np.linspace(-7, 7, 1401))
+    betas = GaussianDiffusion([0.5, 0.8]).betas
+    code.above_entropy.__globals__["cosine_beta_schedule"] = lambda levels: betas
+    x = np.linspace(-5, 5, 251)
+    data = stats.norm.pdf(x, -1, 0.3) + stats.norm.pdf(x, 1, 0.3)
+    joint = data / data.sum()
+    bound = 0.0
+    for beta in betas:
+        step = stats.norm.pdf(x, np.sqrt(1 - beta) * x[:, np.newaxis], beta**0.5)
+        pair = joint[:, np.newaxis] * step / step.sum(axis=1, keepdims=True)
+        joint = pair.sum(axis=0)
+        mean = x @ pair / joint
+        decoder = stats.norm.logpdf(x[:, np.newaxis], mean, np.sqrt(x**2 @ pair / joint - mean**2))
+        bound += (
+            pair * (stats.norm.logpdf(x[:, np.newaxis] * np.sqrt(1 - beta), x, beta**0.5) - decoder)
+        ).sum()
+    bound -= joint @ stats.norm.logpdf(x)
+    entropy = special.entr(data / 2).sum() * (x[1] - x[0])
+    assert np.isclose(code.above_entropy(2), bound - entropy, atol=1e-5)
+
+
 def test_prior_term_is_the_divergence_of_the_last_state_from_noise():
     x_start, alpha_bar = np.array([[0.5, -1.0, 0.3], [1.0, 1.0, 0.0]]), 0.4
     expected = [
@@ -338,18 +360,6 @@ def test_first_coordinate_is_the_integral_of_its_density():
     x = np.array([-1.0, 0.1, 0.9])
     expected = [quad(density, -8, end)[0] for end in x]
     assert np.allclose(flow().first_coordinate(0.2)(x), expected, atol=1e-7)
-
-
-def test_perfect_is_the_mean_noise_of_the_training_set():
-    process, t = a_process(), 1
-    training, x_t = np.array([[-1.0, 0.5], [0.6, 0.2], [1.0, -1.0]]), np.array([[0.2, -0.3]])
-    a = process.alphas_cumprod[t]
-    noises = (x_t - np.sqrt(a) * training) / np.sqrt(1 - a)
-    # of each noise the density, and so of each image the weight
-    expected = np.average(noises, axis=0, weights=stats.norm.pdf(noises).prod(axis=1))
-    code = flow(diffusion=process, training=tensor(training))
-    found = code.perfect(tensor(x_t).reshape([1, 1, 1, 2]), paddle.full([1], t, dtype="int64"))
-    assert np.allclose(found.numpy().ravel(), expected, atol=1e-5)
 
 
 def test_flow_matching_loss_vanishes_for_the_velocity_of_one_point():
@@ -1012,6 +1022,37 @@ def test_edges_of_one_dot():
 def test_grey_is_the_share_between():
     found = functions("likelihood").grey(tensor([0.1, 0.3, 0.7, 0.9]))
     assert found == 0.5
+
+
+def test_free_bits_loss_charges_no_dimension_less_than_the_least():
+    mu = np.array([[0.2, 2.0], [-0.4, 1.0]])
+    logvar = np.array([[0.1, -1.0], [0.3, 0.5]])
+    guess, x = np.full((2, 1, 1, 3), 0.5), np.array([0.0, 0.5, 1.0, 0.1, 0.5, 0.5])
+    x = x.reshape(2, 1, 1, 3)
+    each = [
+        np.mean(
+            [
+                kl_by_quadrature(stats.norm(m, np.exp(v / 2)), stats.norm())
+                for m, v in zip(mu[:, j], logvar[:, j], strict=True)
+            ]
+        )
+        for j in (0, 1)
+    ]
+    assert each[0] < 0.6 < each[1]
+    error = ((guess - x) ** 2).sum() / 2 / 2  # half of it, mean of two images
+    found = functions("likelihood").free_bits_loss(
+        lambda _: (tensor(guess), tensor(mu), tensor(logvar)), tensor(x), least=0.6
+    )
+    assert np.isclose(found["kl"].item(), 0.6 + each[1], atol=1e-5)
+    assert np.isclose(found["loss"].item(), error + 0.6 + each[1], atol=1e-5)
+
+
+def test_coupling_is_inverted_by_what_it_leaves_as_it_is():
+    W = np.random.default_rng(0).standard_normal((2, 3, 2))
+    z = np.array([0.3, -1.2, 0.5, 2.0, -0.7])
+    x = functions("likelihood", W=W).coupling(z)
+    s, t = np.tanh(W[0] @ x[:2]), np.tanh(W[1] @ x[:2])
+    assert np.allclose(x[:2], z[:2]) and np.allclose((x[2:] - t) * np.exp(-s), z[2:])
 
 
 @pytest.mark.parametrize("page", ["vae", "likelihood"])

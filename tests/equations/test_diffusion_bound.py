@@ -87,6 +87,54 @@ def test_bound_terms(agree):
             agree(total, bounds(of_q, of_p)[x_0], 1e-12)
 
 
+@pytest.mark.checks("eq-two-levels", "the bound of a VAE with two levels of codes")
+def test_two_levels(agree):
+    """Sums over all codes of a model whose levels differ in size, from random probabilities."""
+    rng = np.random.default_rng(0)
+    images, low, high = 3, 2, 4  # how many values x, z_1 and z_2 have
+    prior = rng.dirichlet(np.ones(high))
+    p_low, p_image = rng.dirichlet(np.ones(low), high), rng.dirichlet(np.ones(images), low)
+    q_low, q_high = rng.dirichlet(np.ones(low), images), rng.dirichlet(np.ones(high), low)
+    for x in range(images):
+        joint = prior * p_low.T * p_image[:, x, np.newaxis]  # [z_1, z_2]
+        path = q_low[x][:, np.newaxis] * q_high
+        of_high = path.sum(axis=0)
+        back = path / of_high
+        bound = (
+            (of_high * np.log(of_high / prior)).sum()
+            + (of_high * (back * np.log(back / p_low.T)).sum(axis=0)).sum()
+            - (q_low[x] * np.log(p_image[:, x])).sum()
+        )
+        agree(bound, (path * np.log(path / joint)).sum(), 1e-12)
+        agree(min(0, bound + np.log(joint.sum())), 0, 1e-12)
+
+
+@pytest.mark.checks("eq-bound-levels", "the bound where all decoders are the best normal ones")
+def test_bound_levels(agree):
+    """The definition of the bound, its three states on a grid, for data with two bumps."""
+    x = np.linspace(-7, 7, 211)
+    data = stats.norm.pdf(x, -1, 0.4) + 2 * stats.norm.pdf(x, 1.2, 0.3)
+    betas = (0.4, 0.7)
+    q = [data / data.sum()]
+    q += [stats.norm.pdf(x, np.sqrt(1 - b) * x[:, np.newaxis], b**0.5) for b in betas]
+    q[1:] = [step / step.sum(axis=1, keepdims=True) for step in q[1:]]  # [x_{t-1}, x_t]
+    path = q[0][:, np.newaxis, np.newaxis] * q[1][:, :, np.newaxis] * q[2]
+    h = x[1] - x[0]
+    of_prior, formula = log_normal(x), -path.sum(axis=(0, 1)) @ log_normal(x)
+    total = -of_prior
+    for pair, step, beta, axes in (
+        (path.sum(axis=2), q[1], betas[0], np.s_[:, :, np.newaxis]),
+        (path.sum(axis=0), q[2], betas[1], np.s_[np.newaxis]),
+    ):
+        back = pair / pair.sum(axis=0)  # [x_{t-1}, x_t]
+        mean = x @ back
+        variance = x**2 @ back - mean**2
+        decoder = log_normal(x[:, np.newaxis], mean, variance**0.5)
+        total = total + (np.log(np.maximum(step, 1e-300) / h) - decoder)[axes]
+        formula += pair.sum(axis=0) @ np.log(variance / beta) / 2
+    agree(formula, (path * total).sum(), 1e-6)
+
+
 @pytest.mark.checks("eq-bound-prior", "prior term")
 def test_bound_prior(agree):
     """The definition of the divergence by quadrature, for images of three pixels."""

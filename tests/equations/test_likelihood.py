@@ -3,6 +3,7 @@ from itertools import product
 import numpy as np
 import paddle
 import pytest
+import sympy
 from genbook.evaluation.metrics import importance_weighted_bound
 from genbook.vae import bernoulli_nll, region_weighted_loss, smooth_l1, squared_error
 from scipy import optimize, stats
@@ -234,3 +235,13 @@ def test_iw_rate(agree):
     bound = stats.binom.pmf(count, k, share) @ np.log(mean_weight)
     p, variance = share * high + (1 - share) * low, share * (1 - share) * (high - low) ** 2
     agree((np.log(p) - bound) / (variance / (2 * k * p**2)), 1.0, 1e-3)
+
+
+@pytest.mark.checks("eq-coupling", "determinant of an affine coupling")
+def test_coupling(agree):
+    """SymPy, the Jacobian of two numbers that stay and two that change."""
+    z = sympy.symbols("z:4")
+    scales, shifts = ([sympy.Function(f"{name}{i}")(*z[:2]) for i in (0, 1)] for name in "st")
+    x = [*z[:2], *(c * sympy.exp(s) + t for c, s, t in zip(z[2:], scales, shifts, strict=True))]
+    determinant = sympy.Matrix(x).jacobian(z).det()
+    agree.exactly(sympy.exp(sum(scales)), sympy.simplify(determinant))
