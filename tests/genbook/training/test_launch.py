@@ -135,7 +135,7 @@ def test_one_process_needs_no_other():
 class Training:
     """The command `genbook train`, started."""
 
-    STEPS = 3000  # so that it does not end between what a test sees and what it does
+    STEPS = 1000  # so that it does not end between what a test sees and what it does
 
     def __init__(self, folder, *options):
         # A shell has its background jobs ignore Ctrl-C, and the tests may be run by one.
