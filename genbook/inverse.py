@@ -1,7 +1,7 @@
 """Finding images behind a measurement y = A x + noise, with a trained diffusion model.
 
-Nothing is trained. Images x are float32 [N, ...], D numbers each, in the range of the
-diffusion. A is numpy [M, D], y is [N, M]. Sources: Lugmayr et al. (2022),
+Nothing is trained here. Images x are float32 [N, ...] of D numbers each, in the range
+of the diffusion. A is numpy [M, D], and y is [N, M]. Sources: Lugmayr et al. (2022),
 arXiv:2201.09865, "RePaint", for replacement; Song, Vahdat, Mardani & Kautz (2023),
 "Pseudoinverse-guided diffusion models for inverse problems", for the gradient.
 """

@@ -1,11 +1,12 @@
 """Solvers of the probability flow: from noise to data in few, well-chosen steps.
 
 A state is x = x_0 + sigma * noise: the image is not shrunk, and sigma, the noise level,
-says how far the way is. A `denoiser` maps (x [N, ...], sigma, a number) to an estimate
-of x_0 of x's shape, and the flow is dx / dsigma = (x - denoiser(x, sigma)) / sigma. The
-solvers only add and multiply: states may be tensors or numpy arrays. Sources: Karras,
-Aittala, Aila & Laine (2022), arXiv:2206.00364, "EDM"; Lu, Zhou, Bao, Chen, Li & Zhu
-(2022), arXiv:2211.01095, "DPM-Solver++".
+says how far there is to go. A `denoiser` maps x [N, ...] and the number sigma to an
+estimate of x_0, of the shape of x, and the flow is dx / dsigma =
+(x - denoiser(x, sigma)) / sigma. The solvers only add and multiply, so states may be
+tensors or numpy arrays. Sources: Karras, Aittala, Aila & Laine (2022),
+arXiv:2206.00364, "EDM"; Lu, Zhou, Bao, Chen, Li & Zhu (2022), arXiv:2211.01095,
+"DPM-Solver++".
 """
 
 import numpy as np
