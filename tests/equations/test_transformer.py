@@ -133,3 +133,12 @@ def test_gate_gradient(agree):
         inner = block.mlp[2].weight.grad.numpy()
         hidden = block.mlp[1](block.mlp[0](block.norm(h)))[0].numpy()
         agree(inner, hidden.T @ (bias[5] * u[0]).numpy(), 1e-4)
+
+
+@pytest.mark.checks("eq-dit-parameters", "parameters of the transformer")
+def test_dit_parameters(agree):
+    """Counts the weights of networks that Paddle made."""
+    for B, w, p, C, K in ((0, 8, 2, 1, 0), (2, 12, 4, 3, 5), (3, 16, 1, 2, 10)):
+        model = DiT(C, patch=p, width=w, blocks=B, heads=2, classes=K)
+        by_hand = (18 * B + 4) * w**2 + (15 * B + 6 + K + 2 * C * p**2) * w + C * p**2
+        agree.exactly(sum(weight.size for weight in model.parameters()), by_hand)
