@@ -1612,3 +1612,104 @@ def test_row_has_the_deviation_over_the_seeds():
     code = functions("comparison", KEYS={"legible": 3, "error": 2})
     found = code.row("model", [{"legible": value} for value in (0.5, 0.6, 0.7)])
     assert found.split() == ["model", "0.600", "±", "0.100", "-"]
+
+
+# Attention
+
+
+def test_heard_is_the_size_of_the_derivative_of_the_middle():
+    process, x = a_process("v"), tensor(np.zeros([4, 1, 4, 4]))
+    code = functions(
+        "transformer", diffusion=process, x_start=x, labels=paddle.zeros([4]), middle=2
+    )
+    # v is the image turned by half a turn, times -3: pixel (1, 1) comes to (2, 2)
+    found = code.heard(lambda x_t, t, labels: -3 * x_t.flip([2, 3]), step=2, n=4)
+    a_bar = process.alphas_cumprod[1]
+    expected = np.zeros((4, 4))
+    expected[2, 2], expected[1, 1] = np.sqrt(a_bar), 3 * np.sqrt(1 - a_bar)
+    assert np.allclose(found, expected, atol=1e-5)
+
+
+def test_maps_are_roots_relative_to_the_largest():
+    found = functions("transformer").as_maps([np.array([[1.0, 4.0]]), np.array([[9.0, 0.0]])])
+    assert np.allclose(found, [[[[0.5, 1.0]]], [[[1.0, 0.0]]]])
+
+
+def test_look_up_is_bayes_rule():
+    rng, process = np.random.default_rng(0), a_process()
+    training, x_t = rng.normal(size=(5, 3)), rng.normal(size=(2, 3))
+    code = functions("transformer", training=training, diffusion=process)
+    estimate, weights = code.look_up(x_t, 3)
+    a_bar = process.alphas_cumprod[2]
+    for x, found, a in zip(x_t, estimate.numpy(), weights.numpy()):
+        p = stats.norm.pdf(x, np.sqrt(a_bar) * training, np.sqrt(1 - a_bar)).prod(axis=1)
+        assert np.allclose(a, p / p.sum()) and np.allclose(found, p @ training / p.sum())
+
+
+def test_costs_of_attention_and_of_a_convolution():
+    assert functions("transformer").costs(5, 2) == (4 * 5 * 4 + 2 * 25 * 2, 9 * 5 * 4)
+
+
+def test_multiplications_counts_every_place_and_every_pair():
+    code = functions("transformer", x_start=paddle.zeros([3, 1, 4, 4]))
+
+    class Network(code.nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.first = code.nn.Conv2D(1, 3, 3, stride=2, padding=1)
+            self.second = code.nn.Conv2DTranspose(3, 6, 2, stride=2)
+            self.third = code.SelfAttention(6, 2)
+
+        def forward(self, x, t):
+            h = self.second(self.first(x))
+            return self.third(h.flatten(2).transpose([0, 2, 1]))
+
+    expected = 4 * 27 + 4 * 3 * 6 * 4 + 16 * (6 * 18 + 6 * 6) + 2 * 16**2 * 6
+    assert code.multiplications(Network()) == expected
+
+
+def test_losses_and_estimates_at_a_step():
+    process, x = a_process("v", clip=1.0), tensor(np.linspace(-1, 1, 32).reshape(2, 1, 4, 4))
+    labels = paddle.to_tensor([1, 2])
+    names = {"diffusion": process, "x_start": x, "labels": labels, "test": [0, 1]}
+    code = functions("transformer", **names)
+
+    def network(x_t, t, told):  # v of the clean image, if the labels are right
+        a_bar = float(process.alphas_cumprod[int(t[0])])
+        right = (told == labels[: len(told)]).astype("float32").reshape([-1, 1, 1, 1])
+        return right * (a_bar**0.5 * x_t - x[: len(x_t)]) / (1 - a_bar) ** 0.5
+
+    x_t = process.q_sample(x[:1], paddle.to_tensor([2]))
+    assert np.allclose(code.estimates(network, x_t, 3), (x[:1].numpy() + 1) / 2, atol=1e-5)
+    found = code.losses_of(network, (3,))
+    assert list(found) == [3] and np.allclose(found[3], [0, 0], atol=1e-6)
+
+
+def test_look_has_the_weights_of_all_heads_of_all_blocks():
+    paddle.seed(0)
+    x = paddle.randn([3, 1, 4, 4])
+    names = {"diffusion": a_process("v"), "x_start": x, "labels": paddle.to_tensor([0, 1, 2])}
+    code = functions("transformer", **names)
+    network = code.DiT(1, 2, width=8, blocks=2, heads=2, classes=3)
+    x_t, weights = code.look(network, 2, n=3)
+    assert x_t.shape == [3, 1, 4, 4] and weights.shape == (2, 3, 2, 4, 4)
+    assert np.allclose(weights.sum(axis=4), 1, atol=1e-5)
+    tokens = []
+    network.blocks[0].attention.register_forward_pre_hook(lambda layer, i: tokens.append(i[0]))
+    network(x_t, paddle.to_tensor([1, 1, 1]), names["labels"])
+    for head, (q, k, _) in enumerate(network.blocks[0].attention.split(tokens[0])):
+        scores = (q @ k.transpose([0, 2, 1])).numpy() / 2
+        expected = special.softmax(scores, axis=2)
+        assert np.allclose(weights[0, :, head], expected, atol=1e-5)
+
+
+def test_maps_of_a_query_are_patches_of_one_shade():
+    code = functions("transformer", rows=2, columns=2, query=1)
+    picture = code.as_picture(np.array([0.1, 0.4, 0.2, 0.3]))
+    assert picture.shape == (1, 8, 8)
+    assert np.allclose(picture[0, ::4, ::4], [[0.25, 1], [0.5, 0.75]])
+    weights = np.zeros((1, 2, 4, 4)) + 0.5
+    weights[0, 1, 1] = [0, 1, 0, 0]
+    found = code.row_of(np.zeros((1, 8, 8)), weights)
+    assert found.shape == (3, 1, 8, 8)
+    assert found[1].min() == 1 and found[2, 0, 0, 4] == 1 and found[2].sum() == 16
