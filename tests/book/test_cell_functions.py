@@ -1617,7 +1617,7 @@ def test_row_has_the_deviation_over_the_seeds():
 # Attention
 
 
-def test_heard_is_the_size_of_the_derivative_of_the_middle():
+def test_heard_is_the_squared_slope_of_the_middle():
     process, x = a_process("v"), tensor(np.zeros([4, 1, 4, 4]))
     code = functions(
         "transformer", diffusion=process, x_start=x, labels=paddle.zeros([4]), middle=2
@@ -1626,12 +1626,12 @@ def test_heard_is_the_size_of_the_derivative_of_the_middle():
     found = code.heard(lambda x_t, t, labels: -3 * x_t.flip([2, 3]), step=2, n=4)
     a_bar = process.alphas_cumprod[1]
     expected = np.zeros((4, 4))
-    expected[2, 2], expected[1, 1] = np.sqrt(a_bar), 3 * np.sqrt(1 - a_bar)
+    expected[2, 2], expected[1, 1] = a_bar, 9 * (1 - a_bar)
     assert np.allclose(found, expected, atol=1e-5)
 
 
-def test_maps_are_roots_relative_to_the_largest():
-    found = functions("transformer").as_maps([np.array([[1.0, 4.0]]), np.array([[9.0, 0.0]])])
+def test_maps_are_fourth_roots_relative_to_the_largest():
+    found = functions("transformer").as_maps([np.array([[1.0, 16]]), np.array([[9.0, 0.0]])])
     assert np.allclose(found, [[[[0.5, 1.0]]], [[[1.0, 0.0]]]])
 
 
@@ -1713,3 +1713,34 @@ def test_maps_of_a_query_are_patches_of_one_shade():
     found = code.row_of(np.zeros((1, 8, 8)), weights)
     assert found.shape == (3, 1, 8, 8)
     assert found[1].min() == 1 and found[2, 0, 0, 4] == 1 and found[2].sum() == 16
+
+
+def test_moved_images_leave_black_behind():
+    images = tensor(np.arange(8).reshape(1, 1, 2, 4))
+    found = functions("transformer").moved(images, 3)
+    assert np.array_equal(found[0, 0], [[-1, -1, -1, 0], [-1, -1, -1, 4]])
+    assert np.array_equal(functions("transformer").moved(images, 0), images)
+
+
+def test_of_heads_tells_fixed_looks_from_those_that_the_image_decides():
+    gaps = np.abs(np.subtract.outer(np.arange(4), np.arange(4)))
+    code = functions("transformer", gaps=gaps)
+    left, right = np.eye(4)[[0, 0, 1, 2]], np.eye(4)[[1, 2, 3, 3]]
+    weights = np.array([[left, left], [left, right]], dtype="float64")  # [2 images, 2 heads]
+    reach, largest, share = code.of_heads(weights)
+    assert np.allclose(reach, 0.75) and np.allclose(largest, 1)
+    # the deviation from 1 / 4 has the mean square 3 / 16; that between images is 1 / 4 or 0
+    apart = (left != right).mean() / 4
+    assert np.allclose(share, [0, apart / (3 / 16)])
+
+
+def test_difference_has_the_error_of_a_mean_of_differences():
+    code = functions("transformer")
+    a, b = {5: np.array([1.0, 2, 3, 4])}, {5: np.array([2.0, 2, 5, 7])}
+    (mean,), (error,) = code.difference(a, b)
+    assert np.isclose(mean, 1.5) and np.isclose(error, np.std([1, 0, 2, 3]) / 2)
+
+
+def test_harm_is_what_moving_adds():
+    losses = {(50, "U-Net", 0): np.array([1.0, 2]), (50, "U-Net", 4): np.array([3.0, 2])}
+    assert np.array_equal(functions("transformer", moved_loss=losses).harm(50, "U-Net", 4), [2, 0])
