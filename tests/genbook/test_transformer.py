@@ -160,10 +160,24 @@ def test_the_layers_of_the_transformer():
     assert "norm" not in names  # scale and shift of a norm come from the condition
 
 
+def test_a_transformer_is_by_default_that_of_the_text():
+    model = DiT()
+    found = model.channels, model.patch, model.width, len(model.blocks), model.classes
+    assert found == (1, 2, 64, 2, 0) and model.blocks[0].attention.heads == 4 and model.positions
+
+
+def test_the_smallest_of_each():
+    assert SelfAttention(1, 1)(paddle.zeros([1, 1, 1])).shape == [1, 1, 1]
+    model = DiT(1, patch=1, width=4, blocks=0, heads=1)
+    assert model(paddle.zeros([1, 1, 1, 1]), whole(0)).shape == [1, 1, 1, 1]
+
+
 X, STEPS = paddle.zeros([2, 1, 4, 4]), whole(0, 5)
 MODEL = DiT(1, 2, width=8, blocks=1, heads=2, classes=3)
 WRONG = {
-    "got [[3, 4], [5, 3], [5, 6]]": lambda: attention(*map(paddle.zeros, ([3, 4], [5, 3], [5, 6]))),
+    "expected [n, d], [m, d] and [m, e] at the end, got [[3, 4], [5, 3], [5, 6]]": (
+        lambda: attention(*map(paddle.zeros, ([3, 4], [5, 3], [5, 6])))
+    ),
     "got [[3, 4], [5, 4], [6, 6]]": lambda: attention(*map(paddle.zeros, ([3, 4], [5, 4], [6, 6]))),
     "width=8, heads=3": lambda: SelfAttention(8, 3),
     "width=8, heads=0": lambda: SelfAttention(8, 0),
