@@ -148,11 +148,11 @@ class DiT(nn.Layer):
         Raises ValueError where H or W is not a multiple of patch, and for images, steps
         or labels of another shape, type or range.
         """
-        x_t = _pictures(x_t, self.channels, self.patch)
+        x_t = _patchable(x_t, self.channels, self.patch)
         if labels is None:
             labels = paddle.full([len(x_t)], self.classes, dtype="int64")
-        t = _indices(t, len(x_t), "t")
-        labels = _indices(labels, len(x_t), "labels", self.classes)
+        t = _integers(t, len(x_t), "t")
+        labels = _integers(labels, len(x_t), "labels", self.classes)
         time = self.time(_sines(t, self.width, 10000.0))
         condition = F.silu(time + self.label(labels))  # [N, width]
         folded = F.pixel_unshuffle(x_t, self.patch)  # [N, C patch^2, rows, columns]
@@ -173,7 +173,7 @@ def _zero_linear(inputs, outputs):
     return nn.Linear(inputs, outputs, weight_attr=nn.initializer.Constant(0.0))
 
 
-def _pictures(x, channels, patch):
+def _patchable(x, channels, patch):
     """x as float32; ValueError unless it is a tensor [N, channels, H, W] of floats."""
     if not paddle.is_tensor(x):
         raise ValueError(f"a tensor is expected, got {type(x)}; use paddle.to_tensor")
@@ -187,7 +187,7 @@ def _pictures(x, channels, patch):
     return x.astype("float32") if x.dtype == paddle.float64 else x
 
 
-def _indices(numbers, n, name, most=None):
+def _integers(numbers, n, name, most=None):
     """int64 [n]; ValueError unless all are whole and from 0 to `most`."""
     numbers = numbers if paddle.is_tensor(numbers) else paddle.to_tensor(numbers)
     if numbers.shape != [n] or numbers.dtype not in (paddle.int32, paddle.int64):
