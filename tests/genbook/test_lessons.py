@@ -22,6 +22,7 @@ d = GaussianDiffusion(cosine_beta_schedule(10), "v")
 print(d.p_sample_loop(lambda x, t: x, [2, 1, 4, 4]).shape)
 """,
     "solvers": "print(heun(lambda x, s: x / 2, paddle.ones([1]), [2.0, 1.0, 0.0]).item())",
+    "flow": "print(euler(lambda x, tau: x, paddle.ones([1]), [1.0, 0.5, 0.0]).item())",
     "unet": "print(UNet()(paddle.randn([2, 1, 16, 16]), paddle.to_tensor([0, 5])).shape)",
     "transformer": "print(DiT()(paddle.randn([2, 1, 8, 8]), paddle.to_tensor([0, 5])).shape)",
     "inverse": "print(energy_score(np.zeros([1, 2, 3]), np.ones([1, 3])))",

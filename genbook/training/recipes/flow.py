@@ -12,7 +12,7 @@ from genbook.unet import UNet
 from . import steps_for
 
 
-def train_flow(data, steps=None, seed=0, batch_size=32, lr=2e-3, **settings):
+def train_flow(data, steps=None, seed=0):
     """A UNet that predicts a velocity, trained as `train_diffusion` trains one.
 
     Of the images' labels a tenth is hidden. Inside the flow images are in [-1, 1].
@@ -28,6 +28,6 @@ def train_flow(data, steps=None, seed=0, batch_size=32, lr=2e-3, **settings):
 
     history = fit(
         model, loss, 2 * data.images - 1, data.labels, steps=steps,
-        batch_size=batch_size, lr=lr, ema=0.995, seed=seed, name="flow", **settings,
+        batch_size=32, lr=2e-3, ema=0.995, seed=seed, name="flow",
     )
     return bfloat16(model), history

@@ -7,7 +7,7 @@ import pytest
 from genbook.data import Dataset
 from genbook.data import augmentation as augment
 from genbook.diffusion import GaussianDiffusion, linear_beta_schedule
-from genbook.training.recipes import autoencoder, diffusion, latent, vae
+from genbook.training.recipes import autoencoder, diffusion, flow, latent, vae
 from genbook.vae import gaussian_kl
 
 IMAGES = np.random.default_rng(0).random((6, 1, 8, 8), dtype="float32")
@@ -134,6 +134,19 @@ def test_diffusion_trains_on_images_between_minus_1_and_1_and_hides_labels(caugh
     assert_a_tenth_is_hidden(asked(caught)[2], LABELS)
 
 
+def test_flow_trains_on_images_between_minus_1_and_1_and_hides_labels(caught):
+    flow.train_flow(DATA)
+    images, labels = caught["data"]
+    np.testing.assert_allclose(images, 2 * IMAGES - 1)
+    np.testing.assert_array_equal(labels, LABELS)
+    states, t, shown = asked(caught)
+    assert_a_tenth_is_hidden(shown, LABELS)
+    assert t.min() < 50 and t.max() > 950  # in thousandths
+    early = t < 10
+    np.testing.assert_allclose(
+        states[early], np.broadcast_to(images, states.shape)[early], atol=0.1)
+
+
 def test_the_first_stage_takes_a_quarter_of_the_kl_on_more_images(caught, monkeypatch):
     monkeypatch.setattr(augment, "ENOUGH", 12)
     model, _ = latent.train_first_stage(DATA)
@@ -186,6 +199,7 @@ HOW = {
         lambda data, **how: diffusion.train_diffusion(data, PROCESS, **how),
         {"steps": 2500, "lr": 2e-3, "ema": 0.995, "batch_size": 32},
     ),
+    "flow": (flow.train_flow, {"steps": 2500, "lr": 2e-3, "ema": 0.995, "batch_size": 32}),
 }
 
 
@@ -272,6 +286,7 @@ def test_other_data_is_trained_longer(caught):
 RECIPES = [
     autoencoder.train_autoencoder,
     lambda data: diffusion.train_diffusion(data, None),
+    flow.train_flow,
     vae.train_baseline_vae,
     vae.train_improved_vae,
     vae.train_plane_vae,
