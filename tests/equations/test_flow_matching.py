@@ -269,7 +269,7 @@ def test_flow_saved(agree):
     agree.in_mean((noise - x_0) ** 2 - line**2 - S - V, 0.0)
 
 
-@pytest.mark.checks("eq-flow-normal", "velocity of a normal distribution")
+@pytest.mark.checks("eq-flow-part", "velocity of a normal distribution")
 def test_flow_normal(agree):
     """Least squares on 200,000 draws, and quadrature for the mean image."""
     rng = np.random.default_rng(0)
