@@ -581,6 +581,65 @@ def test_clipped_toy_stays_in_range():
     assert found[0] == -1 and found[2] == 1 and found[1] == code.toy_denoiser(x, 0.5)[1]
 
 
+# Flow matching
+
+CLUSTERS = {
+    "weights": np.array([0.7, 0.3]),
+    "centres": np.array([[-1.0, 0.5], [1.0, 0.0]]),
+    "spread": 0.4,
+}
+
+
+def flow_matching(**names):
+    """The functions of the chapter, for another mixture."""
+    names = {"digits": None, "n": 2, "diffusion": None, "everyone": None, **CLUSTERS, **names}
+    return functions("flow-matching", **names)
+
+
+def test_grids_of_the_flow_are_even_in_time_or_in_angle():
+    code = flow_matching()
+    assert np.allclose(code.even_in_time(4), [1, 0.75, 0.5, 0.25, 0])
+    times = code.even_in_angle(4)
+    assert np.allclose(np.arctan2(times, 1 - times), np.linspace(np.pi / 2, 0, 5))
+
+
+def test_mixture_velocity_is_the_mean_direction():
+    """Regression on draws: at states of two clusters the direction less the velocity is noise."""
+    code, rng, n = flow_matching(), np.random.default_rng(0), 200_000
+    part = rng.choice(2, n, p=CLUSTERS["weights"])
+    x_0 = CLUSTERS["centres"][part] + 0.4 * rng.standard_normal((n, 2))
+    noise = rng.standard_normal((n, 2))
+    for tau in (0.3, 0.8):
+        x = (1 - tau) * x_0 + tau * noise
+        rest = noise - x_0 - code.mixture_velocity(x, tau)
+        for factor in (1, x[:, :1], x[:, 1:], np.tanh(3 * x[:, :1])):
+            mean, error = code.mean_and_error(rest[:, 0] * np.ravel(factor))
+            assert abs(mean) < 4 * error
+            mean, error = code.mean_and_error(rest[:, 1] * np.ravel(factor))
+            assert abs(mean) < 4 * error
+
+
+def test_paths_of_the_mixture_end_in_its_density():
+    code = flow_matching()
+    z = np.random.default_rng(1).standard_normal((4000, 2))
+    states = code.path(code.mixture_velocity, z, 40)
+    assert states.shape == (41, 4000, 2) and (states[0] == z).all()
+    assert abs((states[-1][:, 0] < 0).mean() - 0.7) < 0.03
+    assert abs(code.off_centre(states[-1]).mean() / 2 - 0.16) < 0.02
+    assert np.allclose(code.off_centre(np.array([[1.0, 2.0], [-1.0, 0.5]])), [4, 0])
+
+
+def test_log_density_of_the_mixture_is_found_along_the_flow():
+    code = flow_matching()
+    x = np.array([[0.2, -0.3], [-1.1, 0.4]])
+    parts = [
+        w * stats.multivariate_normal.pdf(x, m, 0.16)
+        for w, m in zip(CLUSTERS["weights"], CLUSTERS["centres"])
+    ]
+    assert np.allclose(code.mixture_log_density(x), np.log(sum(parts)))
+    assert np.allclose(code.along(x), np.log(sum(parts)), atol=2e-3)
+
+
 # Guidance
 
 
