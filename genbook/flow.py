@@ -1,7 +1,7 @@
 """Flow matching: a network learns the velocity of the way from noise to data.
 
-Images are float32 [N, ...]. Time tau runs from 0, the data, to 1, the noise, and a state
-is x_tau = (1 - tau) * x_0 + tau * noise. A `model` maps (x [N, ...], t [N]) to a
+Images are float32 [N, ...]. Time tau runs from 0, the data, to 1, the noise, and a
+state is x_tau = (1 - tau) * x_0 + tau * noise. A `model` maps (x [N, ...], t [N]) to a
 velocity, t being whole: the time in thousandths. A `velocity` maps (x, tau), tau a
 number, to dx / dtau of x's shape. Sources: Lipman, Chen, Ben-Hamu, Nickel & Le (2023),
 arXiv:2210.02747, "flow matching"; Liu, Gong & Liu (2023), arXiv:2209.03003, "rectified

@@ -85,9 +85,10 @@ def test_flow_marginal(agree):
     for tau in TIMES:
         for x in POINTS:
             change = slope(lambda t, x=x: density(x, t), tau, 1e-3)
-            flux = lambda y, t=tau: density(y, t) * mean_given(  # noqa: E731
-                lambda x_0: (y - x_0) / t, y, t
-            )
+
+            def flux(y, t=tau):
+                return density(y, t) * mean_given(lambda x_0: (y - x_0) / t, y, t)
+
             agree(-slope(flux, x, 1e-3), change, 1e-4)
 
 
@@ -104,7 +105,7 @@ def test_flow_denoiser_form(agree):
 
 @pytest.mark.checks("eq-flow-gradient", "both losses have one gradient")
 def test_flow_gradient(agree):
-    """Gradients in the weights of a polynomial, by 200,000 draws; the code's loss with one image."""
+    """Gradients in the weights of a polynomial, by 200,000 draws; the code's loss, line by line."""
     x_0, noise = draw()
     tau = 0.6
     x = (1 - tau) * x_0 + tau * noise
@@ -120,7 +121,9 @@ def test_flow_gradient(agree):
     few = slice(0, 1000)
     loss = flow_loss(
         lambda x, t: theta[0] + theta[1] * x + theta[2] * x**2,
-        tensor(x_0[few, None]), tensor(noise[few, None]), tensor(np.full(1000, tau)),
+        tensor(x_0[few, None]),
+        tensor(noise[few, None]),
+        tensor(np.full(1000, tau)),
     )
     agree(loss, (output - (noise - x_0))[few] ** 2, 1e-9)
 
@@ -229,9 +232,7 @@ def test_flow_euler(agree):
 def flow_of(start, steps=400):
     """The paths from these noises along the closed form, and velocities: [steps + 1, N]."""
     times = np.linspace(1, 0, steps + 1)
-    found = solve_ivp(
-        lambda t, x: closed(x, t), (1, 0), start, t_eval=times, rtol=1e-9, atol=1e-10
-    )
+    found = solve_ivp(lambda t, x: closed(x, t), (1, 0), start, t_eval=times, rtol=1e-9, atol=1e-10)
     return times, found.y.T
 
 
@@ -244,9 +245,7 @@ def test_flow_cost(agree):
     costs = (np.abs, np.square, lambda d: np.exp(d / 2), lambda d: np.maximum(d - 0.5, 0))
     for cost in costs:
         on_path = np.mean([cost(closed(x, t)) for t, x in zip(times, paths)], axis=0)
-        at_state = np.mean(
-            [cost(closed((1 - t) * x_0 + t * noise, t)) for t in times], axis=0
-        )
+        at_state = np.mean([cost(closed((1 - t) * x_0 + t * noise, t)) for t in times], axis=0)
         assert cost(line).mean() <= on_path.mean() + 1e-3
         agree.in_mean(on_path - at_state, 0.0)
         error = (cost(noise - x_0) - at_state).std() / np.sqrt(2000)
@@ -263,9 +262,7 @@ def test_flow_saved(agree):
     line = paths[0] - paths[-1]
     speeds = np.diff(paths, axis=0) / np.diff(times)[:, None]
     S = ((speeds - line) ** 2).mean(axis=0)
-    V = np.mean(
-        [(noise - x_0 - closed((1 - t) * x_0 + t * noise, t)) ** 2 for t in middle], axis=0
-    )
+    V = np.mean([(noise - x_0 - closed((1 - t) * x_0 + t * noise, t)) ** 2 for t in middle], axis=0)
     agree.in_mean((noise - x_0) ** 2 - line**2 - S - V, 0.0)
 
 

@@ -5,14 +5,7 @@ import paddle
 import pytest
 
 from genbook.diffusion import GaussianDiffusion, cosine_beta_schedule
-from genbook.flow import (
-    euler,
-    flow_loss,
-    log_likelihood,
-    midpoint,
-    velocity,
-    velocity_from_v,
-)
+from genbook.flow import euler, flow_loss, log_likelihood, midpoint, velocity, velocity_from_v
 
 RNG = np.random.default_rng(0)
 

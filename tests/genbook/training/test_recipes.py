@@ -144,7 +144,8 @@ def test_flow_trains_on_images_between_minus_1_and_1_and_hides_labels(caught):
     assert t.min() < 50 and t.max() > 950  # in thousandths
     early = t < 10
     np.testing.assert_allclose(
-        states[early], np.broadcast_to(images, states.shape)[early], atol=0.1)
+        states[early], np.broadcast_to(images, states.shape)[early], atol=0.1
+    )
 
 
 def test_the_first_stage_takes_a_quarter_of_the_kl_on_more_images(caught, monkeypatch):
