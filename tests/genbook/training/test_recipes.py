@@ -25,7 +25,7 @@ def caught(monkeypatch):
         call.update(model=model, loss=loss, data=data, **settings)
         return {"loss": np.zeros(1)}
 
-    for recipe in (autoencoder, diffusion, latent, vae):
+    for recipe in (autoencoder, diffusion, flow, latent, vae):
         monkeypatch.setattr(recipe, "fit", fit)
     return call
 
