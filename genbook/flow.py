@@ -28,9 +28,9 @@ def flow_loss(model, x_0, noise=None, tau=None):
         raise ValueError(f"tau must be {x_0.shape[:1]} and from 0 to 1, got {tau}")
     t = (LEVELS * tau).round().astype("int64")
     level = (t.astype(x_0.dtype) / LEVELS).reshape([-1] + [1] * (x_0.ndim - 1))
-    _check_shapes(x_0, noise)
+    _same_shape(x_0, noise)
     output = model((1 - level) * x_0 + level * noise, t)
-    _check_shapes(x_0, output)
+    _same_shape(x_0, output)
     target = noise - x_0
     return (output - target).square().mean(axis=list(range(1, x_0.ndim)))
 
@@ -140,7 +140,7 @@ def _checked(times):
     return times.tolist()
 
 
-def _check_shapes(x, y):
+def _same_shape(x, y):
     """Raise ValueError unless both have one shape."""
     if list(x.shape) != list(y.shape):
         raise ValueError(f"expected one shape, got {list(x.shape)}, {list(y.shape)}")
