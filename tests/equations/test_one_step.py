@@ -64,9 +64,7 @@ def test_onestep_loss(agree):
     process = GaussianDiffusion(cosine_beta_schedule(1000), "v")
     rng = np.random.default_rng(0)
     for step in (3, 400, 999):
-        x, f, v = (
-            paddle.to_tensor(a, dtype="float32") for a in rng.standard_normal((3, 6, 2))
-        )
+        x, f, v = (paddle.to_tensor(a, dtype="float32") for a in rng.standard_normal((3, 6, 2)))
         t = paddle.full([6], step, dtype="int64")
         ends = process.predict_start_from_v(x, t, v)
         a = process.alphas_cumprod[step]
@@ -205,9 +203,7 @@ def test_stopped_gradient(agree):
     rng = np.random.default_rng(0)
     W, x, target = rng.standard_normal((3, 2)), rng.standard_normal(2), rng.standard_normal(3)
     f = lambda W: np.tanh(W @ x)  # noqa: E731
-    J = np.stack(
-        [(f(W + h) - f(W - h)) / 2e-5 for h in 1e-5 * np.eye(6).reshape(6, 3, 2)], axis=1
-    )
+    J = np.stack([(f(W + h) - f(W - h)) / 2e-5 for h in 1e-5 * np.eye(6).reshape(6, 3, 2)], axis=1)
     w = paddle.to_tensor(W, stop_gradient=False)
     ends = paddle.tanh(w @ paddle.to_tensor(x))
     (0.5 * (ends - paddle.to_tensor(target)).square().sum()).backward()
@@ -221,7 +217,7 @@ def bent(x):
 
 @pytest.mark.checks("eq-training-minimum", "what consistency training learns")
 def test_training_minimum(agree):
-    """400,000 random targets less the conditional mean by quadrature: no power of x predicts them."""
+    """400,000 random targets less their mean by quadrature: no power of x predicts the rest."""
     x_0, noise = draws()
     now, then = 0.6, 0.5
     x, targets = x_0 + now * noise, bent(x_0 + then * noise)[0]

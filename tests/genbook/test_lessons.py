@@ -27,6 +27,14 @@ print(d.p_sample_loop(lambda x, t: x, [2, 1, 4, 4]).shape)
     "transformer": "print(DiT()(paddle.randn([2, 1, 8, 8]), paddle.to_tensor([0, 5])).shape)",
     "inverse": "print(energy_score(np.zeros([1, 2, 3]), np.ones([1, 3])))",
     "latent": "print(CodeDenoiser(4)(paddle.randn([2, 4]), paddle.to_tensor([0, 5])).shape)",
+    "distillation": """
+class Process:
+    timesteps, alphas_cumprod = 2, np.array([0.5, 0.1])
+
+
+v, x, t = lambda x, t: 0 * x, paddle.ones([1, 2]), paddle.to_tensor([0])
+print(target_loss(Process, v, x, t, x).item())
+""",
 }
 
 
