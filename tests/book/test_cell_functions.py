@@ -753,6 +753,161 @@ def test_classifier_guided_adds_the_gradient_of_the_log_probability_to_the_score
     assert np.allclose(added, 1.7 * gradient, atol=1e-5)
 
 
+# One step
+
+
+def one_step(**names):
+    mixture = {"weights": np.array([0.6, 0.4]), "centres": np.array([-1.0, 1.0]), "spread": 0.5}
+    table = np.linspace(-5, 5, 10_001)
+    names = {"teacher": None, "top": 80.0, "table": table, "n": 4, **mixture, **names}
+    code = functions("one-step", **names)
+    code.variety.__globals__.update(names)  # in the place of what the page imports
+    return code
+
+
+def noisy_draws(sigma, n=200_000):
+    rng = np.random.default_rng(0)
+    x_0 = rng.choice([-1.0, 1.0], n, p=[0.6, 0.4]) + 0.5 * rng.standard_normal(n)
+    noise = rng.standard_normal(n)
+    return x_0, noise, x_0 + sigma * noise
+
+
+def test_toy_denoiser_and_share_are_those_of_draws():
+    x_0, _, x = noisy_draws(0.7)
+    near = np.abs(x - 0.3) < 0.05
+    code = one_step()
+    assert abs(code.toy_denoiser(np.array([0.3]), 0.7)[0] - x_0[near].mean()) < 0.03
+    assert abs(code.share(np.array([0.3]), 0.7)[0] - (x < 0.3).mean()) < 0.005
+
+
+def test_flow_map_keeps_each_quantile():
+    x_0, _, x = noisy_draws(2.0)
+    quantiles = [0.1, 0.5, 0.8]
+    code = one_step()
+    found = code.flow_map(np.quantile(x, quantiles), 2.0)
+    assert np.allclose(found, np.quantile(x_0, quantiles), atol=0.03)
+    at = np.array([-3.0, 0.4])
+    assert np.allclose(code.flow_map(code.flow_map(at, 2.0, 0.5), 0.5), code.flow_map(at, 2.0))
+    assert np.allclose(code.flow_map(at / 10, 0.0), at / 10, atol=1e-6)
+
+
+def test_toy_levels_have_even_angles():
+    found = one_step(top=3.0).toy_levels(4)
+    assert np.allclose(np.diff(np.arctan(found)), -np.arctan(3.0) / 4)
+    assert found[0] == pytest.approx(3.0) and found[-1] == 0
+
+
+def test_joined_leaves_a_gap_behind_each_path():
+    found = one_step().joined([[1.0, 4.0], [2.0, 5.0]])
+    assert np.array_equal(found, [1, 2, np.nan, 4, 5, np.nan], equal_nan=True)
+
+
+def test_trained_map_is_the_mean_of_the_neighbour_s_ends():
+    """Two levels by hand: the denoiser, and its mean over draws with less of the same noise."""
+    starts = np.array([-0.9, 0.2, 1.4])
+    nodes, node_weights = np.polynomial.hermite_e.hermegauss(15)
+    node_weights = node_weights / node_weights.sum()
+    code = one_step(starts=starts, top=2.0, nodes=nodes, node_weights=node_weights)
+    assert np.allclose(code.trained_map([2.0, 0.0]), code.toy_denoiser(starts, 2.0), atol=1e-6)
+    x_0, noise, x = noisy_draws(2.0, 1_000_000)
+    ends = code.toy_denoiser(x_0 + 0.8 * noise, 0.8)
+    expected = [ends[np.abs(x - start) < 0.05].mean() for start in starts]
+    assert np.allclose(code.trained_map([2.0, 0.8, 0.0]), expected, atol=0.02)
+
+
+def test_variety_is_the_distance_of_pairs_of_a_class():
+    images = np.random.default_rng(0).random((7, 1, 2, 2))
+    y = np.array([0, 1, 0, 1, 1, 0, 0])
+    squares = []
+    for k in (0, 1):
+        group = images[y == k].reshape(-1, 4)
+        squares.append(np.mean(cdist(group, group)[np.triu_indices(len(group), 1)] ** 2))
+    assert np.isclose(one_step().variety(images, y), np.sqrt(np.mean(squares)))
+
+
+def test_gain_is_paired():
+    read = {"a": np.array([1.0, 1, 0, 1]), "b": np.array([0.0, 1, 0, 1])}
+    mean, error = one_step(read=read).gain("a", "b")
+    assert mean == 0.25 and error == pytest.approx(np.std([1, 0, 0, 0]) / 2)
+
+
+class Record:
+    """Stands for `fit` or a sampler, and keeps what it is called with."""
+
+    def __call__(self, *args, **kwargs):
+        self.args, self.kwargs = args, kwargs
+        return args[2] if len(args) > 2 else None
+
+
+def test_distil_trains_a_copy_from_the_weights_of_its_start():
+    from genbook.latent import CodeDenoiser
+
+    start, fit = CodeDenoiser(3, classes=2), Record()
+    vae = SimpleNamespace(latent_dim=3)
+    code = one_step(teacher=start, vae=vae, classes=2, fit=fit)
+    student = code.distil("loss", ("x", "y"), steps=7)
+    assert student is not start and fit.args == (student, "loss", "x", "y")
+    assert fit.kwargs["steps"] == 7 and fit.kwargs["ema"] == 0.995
+    for key, value in start.state_dict().items():
+        assert np.array_equal(student.state_dict()[key].numpy(), value.numpy())
+        assert student.state_dict()[key] is not value
+
+
+def test_pairs_are_of_the_labelled_teacher():
+    ddim = Record()
+    network = lambda x, t, y=None: x if y is None else 2 * x + y.astype(x.dtype).reshape([-1, 1])
+    vae = SimpleNamespace(latent_dim=3)
+    code = one_step(
+        teacher=network, vae=vae, classes=5, ddim=ddim, process="process", times="times"
+    )
+    x_T, sample, y = code.pairs(eta=0.5, guidance=1.0, count=50)
+    process, model, noise, times, eta = ddim.args
+    assert (process, times, eta) == ("process", "times", 0.5)
+    assert x_T.shape == (50, 3) and set(y.tolist()) == set(range(5))
+    assert np.array_equal(noise.numpy(), x_T) and np.array_equal(sample, x_T)
+    told = 2 * x_T + y[:, np.newaxis]
+    assert np.allclose(model(noise, None).numpy(), told + (told - x_T), atol=1e-5)
+
+
+def test_pair_loss_is_that_of_the_first_step():
+    seen = []
+
+    def network(x, t, y):
+        seen.append(t.numpy())
+        return x * y.astype("float32").reshape([-1, 1])
+
+    process = a_process("v")
+    code = one_step(process=process)
+    x_T, sample = tensor([[1.0, 2.0], [0.5, -1.0]]), tensor([[0.2, 0.0], [1.0, 1.0]])
+    y = paddle.to_tensor([1, 3])
+    a = process.alphas_cumprod[-1]
+    v = (np.sqrt(a) * x_T.numpy() - sample.numpy()) / np.sqrt(1 - a)
+    expected = np.mean((x_T.numpy() * [[1], [3]] - v) ** 2)
+    assert np.isclose(code.pair_loss(network, x_T, sample, y).item(), expected, rtol=1e-4)
+    assert (np.array(seen) == 3).all()
+
+
+@pytest.mark.parametrize("taught", [True, False])
+def test_consistent_gives_the_teacher_or_none(taught):
+    loss = Record()
+    network = lambda factor: lambda x, t, y: factor * x + y.astype("float32").reshape([-1, 1])
+    code = one_step(
+        teacher=network(5), consistency_loss=loss, times="times", process="process",
+        reparameterize=lambda mu, logvar: mu + logvar,
+        scale=SimpleNamespace(to_unit=lambda z: 10 * z),
+    )  # fmt: skip
+    mu, logvar, y = tensor([[1.0], [2.0]]), tensor([[3.0], [4.0]]), paddle.to_tensor([1, 2])
+    (code.consistent if taught else code.untaught)(network(7), mu, logvar, y)
+    process, model, u, times, teacher = loss.args
+    assert (process, times) == ("process", "times")
+    assert u.numpy().tolist() == [[40.0], [60.0]]
+    assert model(u, None).numpy().tolist() == [[281.0], [422.0]]
+    if taught:
+        assert teacher(u, None).numpy().tolist() == [[201.0], [302.0]]
+    else:
+        assert teacher is None
+
+
 # Filling in
 
 
