@@ -50,6 +50,7 @@ def test_even_steps_run_from_the_noise_to_the_clean_state_and_nest():
     assert even_steps(PROCESS, 4).tolist() == [39, 29, 19, 9, -1]
     assert even_steps(PROCESS, 1).tolist() == [39, -1]
     assert even_steps(PROCESS, 40).tolist() == list(range(39, -2, -1))
+    assert even_steps(PROCESS, 16)[:3].tolist() == [39, 36, 34]  # of 37.5 - 1 the lower one
     assert even_steps(PROCESS, 16).dtype == np.int64
     for k in (16, 8, 4, 2):
         assert even_steps(PROCESS, k)[::2].tolist() == even_steps(PROCESS, k // 2).tolist()
@@ -59,6 +60,7 @@ def test_end_reads_v_at_each_state_s_own_step():
     x = RNG.standard_normal((4, 1, 2, 2))
     t = [0, 5, 39, -1]
     found = end(PROCESS, model, tensor(x), steps(t)).numpy()
+    assert found.dtype == np.float32
     for row, step, image in zip(found, t, x):
         np.testing.assert_allclose(row, by_hand(image, step), rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(found[3], tensor(x).numpy()[3])
@@ -228,7 +230,7 @@ WRONG = {
     "an even number of steps is expected, got 3": lambda: progressive_loss(
         PROCESS, model, model, paddle.zeros([2, 2]), even_steps(PROCESS, 3)
     ),
-    "must have one shape, got [2] and [2, 2]": lambda: target_loss(
+    "target and x_t must have one shape, got [2] and [2, 2]": lambda: target_loss(
         PROCESS, model, paddle.zeros([2, 2]), steps([3, 3]), paddle.zeros([2])
     ),
 }
