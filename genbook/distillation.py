@@ -100,7 +100,7 @@ def consistency_loss(diffusion, model, x_start, times, teacher=None):
 
 @paddle.no_grad()
 def ddim(diffusion, model, x, times, eta=0.0):
-    """x [N, ...] at the last of `times`, from x at the first: a step between each two."""
+    """x [N, ...] at the last of `times`, from x at the first: a step for each two."""
     for t, s in zip(times[:-1], times[1:], strict=True):
         now, then = (paddle.full([len(x)], int(k), dtype="int64") for k in (t, s))
         x = diffusion.ddim_sample(model, x, now, then, eta)
