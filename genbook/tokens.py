@@ -11,38 +11,32 @@ import paddle
 import paddle.nn as nn
 import paddle.nn.functional as F
 
-HEADS = 4  # parts of the features whose attention is computed apart
-
 
 class Block(nn.Layer):
     """Attention between the places of a code and an MLP at each, around shortcuts.
 
-    width: of the features, a multiple of 4. causal: each place sees itself and those
-    before it only.
+    width: of the features. causal: each place sees itself and those before it only.
     """
 
     def __init__(self, width, causal):
         super().__init__()
         self.causal = causal
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.query_key_value = nn.Linear(width, 3 * width)
-        self.mix = nn.Linear(width, width)
+        self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
         self.mlp = nn.Sequential(
             nn.Linear(width, 4 * width), nn.Silu(), nn.Linear(4 * width, width)
         )
 
     def forward(self, h):
         """[N, L, width] -> [N, L, width]."""
-        n, length, width = h.shape
-        parts = self.query_key_value(self.norm1(h))
-        parts = parts.reshape([n, length, 3, HEADS, width // HEADS])
-        q, k, v = parts.transpose([2, 0, 3, 1, 4])  # [N, HEADS, L, width / HEADS] each
-        scores = q @ k.transpose([0, 1, 3, 2]) / (width // HEADS) ** 0.5
+        inner = self.norm1(h)
+        q, k, v = self.query(inner), self.key(inner), self.value(inner)
+        scores = q @ k.transpose([0, 2, 1]) / h.shape[2] ** 0.5  # [N, L, L]
         if self.causal:
-            later = paddle.triu(paddle.ones([length, length]), diagonal=1)
+            later = paddle.triu(paddle.ones(scores.shape[1:]), diagonal=1)
             scores = scores - 1e9 * later
-        seen = F.softmax(scores, axis=-1) @ v  # [N, HEADS, L, width / HEADS]
-        h = h + self.mix(seen.transpose([0, 2, 1, 3]).reshape([n, length, width]))
+        h = h + F.softmax(scores, axis=2) @ v
         return h + self.mlp(self.norm2(h))
 
 
@@ -51,12 +45,12 @@ class TokenTransformer(nn.Layer):
 
     size: of the codebook. length: L. causal: if True the logits at a place depend on
     the tokens before it only; if False on all that are not masked. Raises ValueError
-    for a width that is no multiple of 4 and for sizes below 1.
+    for sizes below 1.
     """
 
     def __init__(self, size, length, classes, causal, width=64, blocks=2):
         super().__init__()
-        if min(size, length, classes, width, blocks) < 1 or width % HEADS:
+        if min(size, length, classes, width, blocks) < 1:
             found = f"{size=}, {length=}, {classes=}, {width=}, {blocks=}"
             raise ValueError(f"no such network: {found}")
         self.size, self.length, self.classes = size, length, classes

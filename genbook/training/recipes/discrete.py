@@ -24,7 +24,7 @@ def train_vqvae(data, size=64, restart=0.3, steps=None, seed=0):
 
 def train_token_prior(data, vqvae, causal, steps=None, seed=0):
     """A TokenTransformer of the codes of `vqvae`: in order if causal, else masked."""
-    steps = steps_for(data, 1500, steps)
+    steps = steps_for(data, 1000, steps)
     more = augment(data)
     with paddle.no_grad():
         tokens = vqvae.tokens(paddle.to_tensor(more.images)).numpy()
@@ -38,7 +38,7 @@ def train_token_prior(data, vqvae, causal, steps=None, seed=0):
         return masked_bound(model, tokens, labels).mean()
 
     history = fit(
-        model, loss, tokens, more.labels, steps=steps, batch_size=64, lr=2e-3,
+        model, loss, tokens, more.labels, steps=steps, batch_size=64, lr=3e-3,
         ema=0.995, seed=seed, name="prior in order" if causal else "masked prior",
     )
     return model, history
