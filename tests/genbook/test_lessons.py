@@ -26,6 +26,11 @@ print(d.p_sample_loop(lambda x, t: x, [2, 1, 4, 4]).shape)
     "unet": "print(UNet()(paddle.randn([2, 1, 16, 16]), paddle.to_tensor([0, 5])).shape)",
     "transformer": "print(DiT()(paddle.randn([2, 1, 8, 8]), paddle.to_tensor([0, 5])).shape)",
     "inverse": "print(energy_score(np.zeros([1, 2, 3]), np.ones([1, 3])))",
+    "vqvae": "print(vqvae_loss(VQVAE(), paddle.rand([2, 1, 16, 16]))['loss'].item() > 0)",
+    "tokens": """
+model = TokenTransformer(5, 4, 3, causal=False, width=8)
+print(sample_by_unmasking(model, paddle.to_tensor([0, 2]), 3).shape)
+""",
     "latent": "print(CodeDenoiser(4)(paddle.randn([2, 4]), paddle.to_tensor([0, 5])).shape)",
     "distillation": """
 class Process:

@@ -12,7 +12,7 @@ from . import steps_for
 
 def train_vqvae(data, size=64, restart=0.3, steps=None, seed=0):
     """A VQVAE with `size` vectors in its codebook; restart: see Codebook."""
-    steps = steps_for(data, 600, steps)
+    steps = steps_for(data, 500, steps)
     paddle.seed(seed)
     model = VQVAE(data.images.shape[1], size=size, restart=restart)
     history = fit(
@@ -38,7 +38,7 @@ def train_token_prior(data, vqvae, causal, steps=None, seed=0):
         return masked_bound(model, tokens, labels).mean()
 
     history = fit(
-        model, loss, tokens, more.labels, steps=steps, batch_size=64, lr=3e-3,
+        model, loss, tokens, more.labels, steps=steps, batch_size=64, lr=5e-3,
         ema=0.995, seed=seed, name="prior in order" if causal else "masked prior",
     )
     return model, history

@@ -7,8 +7,10 @@ import pytest
 from genbook.data import Dataset
 from genbook.data import augmentation as augment
 from genbook.diffusion import GaussianDiffusion, linear_beta_schedule
-from genbook.training.recipes import autoencoder, diffusion, flow, latent, vae
+from genbook.tokens import masked_bound, token_nll
+from genbook.training.recipes import autoencoder, diffusion, discrete, flow, latent, vae
 from genbook.vae import gaussian_kl
+from genbook.vqvae import VQVAE, vqvae_loss
 
 IMAGES = np.random.default_rng(0).random((6, 1, 8, 8), dtype="float32")
 LABELS = np.arange(6) % 3
@@ -25,7 +27,7 @@ def caught(monkeypatch):
         call.update(model=model, loss=loss, data=data, **settings)
         return {"loss": np.zeros(1)}
 
-    for recipe in (autoencoder, diffusion, flow, latent, vae):
+    for recipe in (autoencoder, diffusion, discrete, flow, latent, vae):
         monkeypatch.setattr(recipe, "fit", fit)
     return call
 
@@ -196,6 +198,11 @@ HOW = {
         lambda data, **how: latent.train_latent_diffusion(data, Posteriors(), PROCESS, **how),
         {"steps": 1500, "lr": 1e-3, "ema": 0.995},
     ),
+    "VQ-VAE": (discrete.train_vqvae, {"steps": 500, "lr": 2e-3}),
+    "token prior": (
+        lambda data, **how: discrete.train_token_prior(data, VQVAE(size=4), True, **how),
+        {"steps": 1000, "lr": 5e-3, "ema": 0.995, "batch_size": 64},
+    ),
     "diffusion": (
         lambda data, **how: diffusion.train_diffusion(data, PROCESS, **how),
         {"steps": 2500, "lr": 2e-3, "ema": 0.995, "batch_size": 32},
@@ -301,3 +308,35 @@ RECIPES = [
 def test_what_is_no_dataset_is_one_clear_error(recipe, data):
     with pytest.raises(TypeError, match="a genbook.data.Dataset, got (ndarray|tuple|Tensor)"):
         RECIPES[recipe](data)
+
+
+def test_the_vq_vae_learns_from_distorted_copies_by_its_own_loss(caught, monkeypatch):
+    monkeypatch.setattr(augment, "ENOUGH", 12)
+    model, _ = discrete.train_vqvae(DATA, size=7, restart=0.1)
+    assert (len(model.codebook.vectors), model.codebook.restart) == (7, 0.1)
+    assert len(caught["data"]) == 1 and len(caught["data"][0]) == 12
+    model.eval()
+    expected = vqvae_loss(model, paddle.to_tensor(caught["data"][0]))["loss"].item()
+    np.testing.assert_allclose(term(caught), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_token_prior_learns_the_codes_of_distorted_copies_with_their_labels(
+    caught, monkeypatch, causal
+):
+    monkeypatch.setattr(augment, "ENOUGH", 12)
+    vqvae, _ = discrete.train_vqvae(DATA, size=7)
+    vqvae.eval()
+    model, _ = discrete.train_token_prior(DATA, vqvae, causal)
+    assert (model.size, model.length, model.classes, model.causal) == (7, 4, 3, causal)
+    tokens, labels = (paddle.to_tensor(a) for a in caught["data"])
+    more = augment.augment(DATA)
+    np.testing.assert_array_equal(tokens, vqvae.tokens(paddle.to_tensor(more.images)))
+    np.testing.assert_array_equal(labels, more.labels)
+    model.eval()
+    paddle.seed(1)
+    if causal:
+        expected = token_nll(model, tokens, labels).sum().item() / len(tokens)
+    else:
+        expected = masked_bound(model, tokens, labels).mean().item()
+    np.testing.assert_allclose(term(caught), expected, rtol=1e-5)
