@@ -2,9 +2,9 @@
 
 A code is int64 [N, L], its tokens are from 0 to size - 1; the number `size` is the
 mask and stands for a token that is not known yet. Labels are int64 [N]. Sources:
-Vaswani et al. (2017), arXiv:1706.03762, for the network; Austin et al. (2021),
-arXiv:2107.03006, "D3PM", and Sahoo et al. (2024), arXiv:2406.07524, "MDLM", for
-diffusion by masking; Hoogeboom et al. (2022), arXiv:2110.02037, for any order.
+Austin et al. (2021), arXiv:2107.03006, "D3PM", and Sahoo et al. (2024),
+arXiv:2406.07524, "MDLM", for diffusion by masking; Hoogeboom et al. (2022),
+arXiv:2110.02037, for any order.
 """
 
 import paddle
@@ -13,51 +13,51 @@ import paddle.nn.functional as F
 
 
 class Block(nn.Layer):
-    """Attention between the places of a code and an MLP at each, around shortcuts.
+    """Each place of a grid looks at its neighbours, around a shortcut.
 
-    width: of the features. causal: each place sees itself and those before it only.
+    width: of the features. causal: of the nine places around and at it, a place sees
+    those up to itself only, in the order of reading.
     """
 
     def __init__(self, width, causal):
         super().__init__()
-        self.causal = causal
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
-        self.mlp = nn.Sequential(
-            nn.Linear(width, 4 * width), nn.Silu(), nn.Linear(4 * width, width)
-        )
+        steps = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)]
+        self.around = steps[:5] if causal else steps
+        self.look = nn.Linear(len(self.around) * width, width)
+        # Starting at zero makes the block start as its shortcut, which trains faster.
+        zero = nn.initializer.Constant(0.0)
+        self.mix = nn.Linear(width, width, weight_attr=zero)
 
     def forward(self, h):
-        """[N, L, width] -> [N, L, width]."""
-        inner = self.norm1(h)
-        q, k, v = self.query(inner), self.key(inner), self.value(inner)
-        scores = q @ k.transpose([0, 2, 1]) / h.shape[2] ** 0.5  # [N, L, L]
-        if self.causal:
-            later = paddle.triu(paddle.ones(scores.shape[1:]), diagonal=1)
-            scores = scores - 1e9 * later
-        h = h + F.softmax(scores, axis=2) @ v
-        return h + self.mlp(self.norm2(h))
+        """[N, H, W, width] -> [N, H, W, width]."""
+        rows, columns = h.shape[1:3]
+        wide = F.pad(h, [1, 1, 1, 1], data_format="NHWC")  # zeros all around
+        seen = [
+            wide[:, 1 + i : 1 + i + rows, 1 + j : 1 + j + columns]
+            for i, j in self.around
+        ]
+        return h + self.mix(F.silu(self.look(paddle.concat(seen, axis=3))))
 
 
-class TokenTransformer(nn.Layer):
-    """Logits of the token at each place, from the others and the label.
+class TokenNetwork(nn.Layer):
+    """Logits of the token at each place, from other tokens and the label.
 
-    size: of the codebook. length: L. causal: if True the logits at a place depend on
-    the tokens before it only; if False on all that are not masked. Raises ValueError
-    for sizes below 1.
+    size: of the codebook. sides: (H, W) of the grid, with L = H * W places. causal: if
+    True the logits at a place depend on tokens before it only; if False on all that are
+    not masked. Raises ValueError for sizes below 1. The causal one is a small PixelCNN:
+    van den Oord et al. (2016), arXiv:1601.06759.
     """
 
-    def __init__(self, size, length, classes, causal, width=64, blocks=2):
+    def __init__(self, size, sides, classes, causal, width=48, blocks=3):
         super().__init__()
-        if min(size, length, classes, width, blocks) < 1:
-            found = f"{size=}, {length=}, {classes=}, {width=}, {blocks=}"
+        if min(size, *sides, classes, width, blocks) < 1:
+            found = f"{size=}, {sides=}, {classes=}, {width=}, {blocks=}"
             raise ValueError(f"no such network: {found}")
-        self.size, self.length, self.classes = size, length, classes
-        self.causal = causal
+        self.size, self.sides, self.classes = size, tuple(sides), classes
+        self.length, self.causal = sides[0] * sides[1], causal
         self.token = nn.Embedding(size + 1, width)
         self.label = nn.Embedding(classes, width)
-        self.place = nn.Embedding(length, width)
+        self.place = nn.Embedding(self.length, width)
         self.blocks = nn.Sequential(*[Block(width, causal) for _ in range(blocks)])
         self.norm = nn.LayerNorm(width)
         self.last = nn.Linear(width, size)
@@ -73,7 +73,8 @@ class TokenTransformer(nn.Layer):
             start = paddle.full([len(tokens), 1], self.size, dtype="int64")
             tokens = paddle.concat([start, tokens[:, :-1]], axis=1)
         h = self.token(tokens) + self.place.weight + self.label(labels).unsqueeze(1)
-        return self.last(self.norm(self.blocks(h)))
+        grid = self.blocks(h.reshape([len(h), *self.sides, -1]))
+        return self.last(self.norm(grid.reshape(h.shape)))
 
 
 def token_nll(model, tokens, labels):

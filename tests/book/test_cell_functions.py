@@ -1958,3 +1958,108 @@ def test_difference_has_the_error_of_a_mean_of_differences():
 def test_harm_is_what_moving_adds():
     losses = {(50, "U-Net", 0): np.array([1.0, 2]), (50, "U-Net", 4): np.array([3.0, 2])}
     assert np.array_equal(functions("transformer", moved_loss=losses).harm(50, "U-Net", 4), [2, 0])
+# Discrete codes
+
+
+def discrete(**names):
+    labels = np.array([0, 1, 0, 1, 2, 2])
+    data = SimpleNamespace(labels=labels, classes=("a", "b", "c"))
+    usual = {"digits": data, "shape": (1, 8, 12), "sides": (2, 3), "places": 6}
+    entries = np.arange(-6, 6) + 0.5
+    return functions(
+        "discrete-codes",
+        **{**usual, "entries": entries, "borders": entries[1:] - 0.5, "masked": None, **names},
+    )
+
+
+def test_patches_are_squares_of_pixels_row_by_row():
+    images = np.random.default_rng(0).random((2, 1, 8, 12), dtype="float32")
+    found = discrete().patches(images)
+    assert np.array_equal(found[6 + 4], images[1, 0, 4:8, 4:8].ravel())
+    assert np.array_equal(discrete().put_together(found), images)
+
+
+def test_k_means_finds_clouds_that_lie_apart():
+    rng = np.random.default_rng(0)
+    centres = np.array([[0.0, 0.0], [9.0, 0.0], [0.0, 9.0], [9.0, 9.0]])
+    rows = np.concatenate([c + 0.1 * rng.standard_normal((50, 2)) for c in centres])
+    book = discrete().k_means(tensor(rows), 6)
+    near = cdist(rows, book.vectors.numpy()).min(axis=1)
+    assert near.max() < 1
+    assert np.unique(book.nearest(tensor(rows)).numpy()).size == 6
+
+
+def test_each_place_alone_draws_each_token_from_an_image_of_the_label():
+    tokens = np.arange(36).reshape(6, 6)  # of image n at place i: 6 n + i
+    asked = np.array([2, 0, 1] * 200)
+    found = discrete().each_place_alone(tokens, asked)
+    assert np.array_equal(found % 6, np.tile(np.arange(6), (600, 1)))
+    assert np.array_equal(discrete().digits.labels[found // 6], np.tile(asked, (6, 1)).T)
+    first = found[asked == 0] // 6
+    assert set(first[:, 0]) == {0, 2} and (first[:, 0] != first[:, 1]).any()
+
+
+def test_slopes_are_those_of_the_mean_loss_and_of_the_chosen_entries():
+    code, m = discrete(), np.array([-0.4, 0.1, 1.3])
+    draws = m + 0.3 * np.random.default_rng(0).standard_normal((400_000, 1))
+    chosen = np.round(draws - 0.5) + 0.5
+    true, estimate = code.slopes(m, 0.3)
+    assert np.allclose(estimate, (2 * (chosen - 0.3)).mean(axis=0), atol=0.02)
+    assert np.allclose(code.shares(m, 0.3)[:, 6], (chosen == 0.5).mean(axis=0), atol=0.005)
+    h = 1e-3
+    means = [code.shares(m + d, 0.3) @ (code.entries - 0.3) ** 2 for d in (-h, h)]
+    assert np.allclose(true, (means[1] - means[0]) / (2 * h), atol=1e-4)
+
+
+def test_the_sum_of_straight_through_is_that_of_trapeziums():
+    slope = 3 * np.array([0.0, 0.5, 1.0, 1.5, 2.0]) ** 2
+    found = discrete().summed(0.5)
+    assert np.allclose(found, [np.trapezoid(slope, dx=0.5), 8])
+
+
+class Table:
+    """A masked network whose answer depends on how many tokens it sees, and on the label."""
+
+    size = 3
+
+    def __init__(self):
+        self.seen = []
+
+    def __call__(self, tokens, labels):
+        self.seen.append(tokens.numpy())
+        visible = (tokens != 3).astype("float32").sum(axis=1).reshape([-1, 1, 1])
+        scores = visible * tensor([0.0, 0.3, -0.2]) + labels.reshape([-1, 1, 1]).astype("float32") * tensor(
+            [1, 0, 0]
+        )
+        return scores.expand([len(tokens), tokens.shape[1], 3])
+
+
+def test_raster_bits_show_the_tokens_before_each_place():
+    code = np.array([[2, 0, 1, 1, 0, 2], [0, 0, 1, 2, 2, 1]])
+    table = Table()
+    found = discrete(masked=table).raster_bits(paddle.to_tensor(code), paddle.to_tensor([0, 1]))
+    expected = np.zeros(2)
+    for n, label in enumerate([0, 1]):
+        for i in range(6):
+            scores = i * np.array([0.0, 0.3, -0.2]) + label * np.array([1, 0, 0])
+            expected[n] -= special.log_softmax(scores)[code[n, i]] / np.log(2)
+    assert np.allclose(found, expected, atol=1e-4)
+    for i, tokens in enumerate(table.seen):
+        assert np.array_equal(tokens[:, :i], code[:, :i]) and (tokens[:, i:] == 3).all()
+
+
+def test_a_continued_code_keeps_what_is_visible_and_draws_the_rest():
+    code = paddle.to_tensor(np.tile([2, 0, 1, 1, 0, 2], (3000, 1)))
+    hidden = paddle.to_tensor([False, True, False, True, True, False])
+    paddle.seed(0)
+    labels = paddle.zeros([3000], dtype="int64")
+    found = discrete(masked=Table()).continued(code, hidden, labels, 1).numpy()
+    assert np.array_equal(found[:, ~hidden.numpy()], code.numpy()[:, ~hidden.numpy()])
+    expected = special.softmax(3 * np.array([0.0, 0.3, -0.2]))
+    for i in (1, 3, 4):
+        assert np.allclose(np.bincount(found[:, i], minlength=3) / 3000, expected, atol=0.04)
+
+
+def test_mean_and_error_are_those_of_the_mean():
+    mean, error = discrete().mean_and_error(np.array([1.0, 2.0, 6.0]))
+    assert np.isclose(mean, 3) and np.isclose(error, np.sqrt(14 / 3 / 3))

@@ -5,7 +5,7 @@ import numpy as np
 import paddle
 import pytest
 import sympy
-from genbook.tokens import TokenTransformer, hide, masked_bound, sample_by_unmasking, token_nll
+from genbook.tokens import TokenNetwork, hide, masked_bound, sample_by_unmasking, token_nll
 from genbook.vqvae import Codebook, straight_through
 from scipy import stats
 from scipy.integrate import quad
@@ -27,10 +27,10 @@ def chain(levels, size):
 LEVELS = np.array([1, 0.85, 0.5, 0.2, 0])  # alpha-bar, of a schedule that is not linear
 
 
-def a_prior(causal, size=3, length=4):
+def a_prior(causal):
     """A network with weights so large that its tokens depend on each other."""
     paddle.seed(0)
-    model = TokenTransformer(size, length, 2, causal, width=8, blocks=1)
+    model = TokenNetwork(3, (2, 2), 2, causal, width=8, blocks=2)
     for parameter in model.parameters():
         parameter.set_value(parameter + 0.5 * paddle.randn(parameter.shape))
     model.eval()

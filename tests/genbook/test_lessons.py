@@ -28,7 +28,7 @@ print(d.p_sample_loop(lambda x, t: x, [2, 1, 4, 4]).shape)
     "inverse": "print(energy_score(np.zeros([1, 2, 3]), np.ones([1, 3])))",
     "vqvae": "print(vqvae_loss(VQVAE(), paddle.rand([2, 1, 16, 16]))['loss'].item() > 0)",
     "tokens": """
-model = TokenTransformer(5, 4, 3, causal=False, width=8)
+model = TokenNetwork(5, (2, 2), 3, causal=False)
 print(sample_by_unmasking(model, paddle.to_tensor([0, 2]), 3).shape)
 """,
     "latent": "print(CodeDenoiser(4)(paddle.randn([2, 4]), paddle.to_tensor([0, 5])).shape)",

@@ -6,7 +6,8 @@ import paddle
 import pytest
 
 from genbook.tokens import (
-    TokenTransformer,
+    Block,
+    TokenNetwork,
     hide,
     masked_bound,
     sample_by_unmasking,
@@ -14,14 +15,14 @@ from genbook.tokens import (
     token_nll,
 )
 
-SIZE, LENGTH, CLASSES = 3, 4, 2
+SIZE, SIDES, LENGTH, CLASSES = 3, (2, 2), 4, 2
 CODES = np.array(list(itertools.product(range(SIZE), repeat=LENGTH)))  # all 81
 
 
 def a_model(causal, width=8, blocks=2):
     """A network with weights so large that everything reaches its output."""
     paddle.seed(0)
-    model = TokenTransformer(SIZE, LENGTH, CLASSES, causal, width=width, blocks=blocks)
+    model = TokenNetwork(SIZE, SIDES, CLASSES, causal, width=width, blocks=blocks)
     for parameter in model.parameters():
         parameter.set_value(parameter + 0.5 * paddle.randn(parameter.shape))
     model.eval()
@@ -56,40 +57,51 @@ def test_what_the_logits_depend_on(causal):
 
 @pytest.mark.parametrize("causal", [True, False])
 def test_the_network_is_as_the_chapter_describes_it(causal):
-    """Written out in plain NumPy on its weights, one place after the other."""
-    model, code, y = a_model(causal, width=16), np.array([[2, 0, 1, 1], [0, 0, 2, 1]]), [1, 0]
+    """On a grid of 3 x 4, written out in plain NumPy on its weights, place by place."""
+    paddle.seed(1)
+    model = TokenNetwork(SIZE, (3, 4), CLASSES, causal, width=5, blocks=2)
+    for parameter in model.parameters():
+        parameter.set_value(parameter + 0.5 * paddle.randn(parameter.shape))
+    code, y = np.random.default_rng(0).integers(0, SIZE, (2, 12)), [1, 0]
     w = {name: p.numpy().astype("float64") for name, p in model.named_parameters()}
+    around = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 0)]
+    around += [] if causal else [(0, 1), (1, -1), (1, 0), (1, 1)]
 
     def linear(name, rows):
         return rows @ w[f"{name}.weight"] + w[f"{name}.bias"]
-
-    def norm(name, rows):
-        away = rows - rows.mean(axis=-1, keepdims=True)
-        scaled = away / np.sqrt((away**2).mean(axis=-1, keepdims=True) + 1e-5)
-        return scaled * w[f"{name}.weight"] + w[f"{name}.bias"]
 
     expected = []
     for tokens, label in zip(code, y):
         seen = [SIZE, *tokens[:-1]] if causal else tokens
         h = w["token.weight"][seen] + w["place.weight"] + w["label.weight"][label]
         for name in ("blocks.0", "blocks.1"):
-            inner = norm(f"{name}.norm1", h)
-            q, k, v = (linear(f"{name}.{part}", inner) for part in ("query", "key", "value"))
-            for i in range(LENGTH):
-                until = i + 1 if causal else LENGTH
-                score = k[:until] @ q[i] / 4
-                weight = np.exp(score - score.max())
-                h[i] = h[i] + weight @ v[:until] / weight.sum()
-            inner = linear(f"{name}.mlp.0", norm(f"{name}.norm2", h))
-            h = h + linear(f"{name}.mlp.2", inner / (1 + np.exp(-inner)))
-        expected.append(linear("last", norm("norm", h)))
+            found = []
+            for r in range(3):
+                for c in range(4):
+                    parts = [
+                        h[4 * (r + i) + c + j]
+                        if 0 <= r + i < 3 and 0 <= c + j < 4
+                        else np.zeros(5)
+                        for i, j in around
+                    ]
+                    inner = linear(f"{name}.look", np.concatenate(parts))
+                    found.append(linear(f"{name}.mix", inner / (1 + np.exp(-inner))))
+            h = h + np.array(found)
+        away = h - h.mean(axis=1, keepdims=True)
+        scaled = away / np.sqrt((away**2).mean(axis=1, keepdims=True) + 1e-5)
+        expected.append(linear("last", scaled * w["norm.weight"] + w["norm.bias"]))
     np.testing.assert_allclose(model(whole(code), whole(y)), expected, rtol=1e-3, atol=1e-3)
 
 
 def test_the_layers_of_the_text():
-    model = TokenTransformer(64, 16, 10, True)
-    assert model.last.weight.shape == [64, 64] and model.token.weight.shape == [65, 64]
-    assert [len(model.blocks), model.place.weight.shape] == [2, [16, 64]]
+    model = TokenNetwork(64, (4, 4), 10, True)
+    assert model.last.weight.shape == [48, 64] and model.token.weight.shape == [65, 48]
+    assert [len(model.blocks), model.length, model.place.weight.shape] == [3, 16, [16, 48]]
+
+
+def test_a_block_starts_as_its_shortcut():
+    h = paddle.randn([2, 3, 4, 8])
+    np.testing.assert_array_equal(Block(8, causal=False)(h), h)
 
 
 def test_token_nll_is_the_surprise_of_each_token():
@@ -205,8 +217,9 @@ def test_masked_bound_hides_as_it_should():
 
 
 REFUSED = {
-    "no tokens": (lambda: TokenTransformer(0, 4, 2, True), "no such network: size=0"),
-    "no blocks": (lambda: TokenTransformer(3, 4, 2, True, blocks=0), "blocks=0"),
+    "no tokens": (lambda: TokenNetwork(0, (2, 2), 2, True), "no such network: size=0"),
+    "no blocks": (lambda: TokenNetwork(3, (2, 2), 2, True, blocks=0), "blocks=0"),
+    "no rows": (lambda: TokenNetwork(3, (0, 2), 2, True), "sides=(0, 2)"),
     "another length": (lambda: a_model(True)(whole([[0, 1]]), labels(1)), "[1, 4]"),
     "a token beyond the mask": (lambda: a_model(True)(whole([[0, 1, 2, 4]]), labels(1)), "0 to 3"),
     "a negative token": (lambda: a_model(False)(whole([[0, 1, 2, -1]]), labels(1)), "-1 to 2"),

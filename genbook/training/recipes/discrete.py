@@ -3,7 +3,7 @@
 import paddle
 
 from genbook.data.augmentation import augment
-from genbook.tokens import TokenTransformer, masked_bound, token_nll
+from genbook.tokens import TokenNetwork, masked_bound, token_nll
 from genbook.training import fit
 from genbook.vqvae import VQVAE, vqvae_loss
 
@@ -23,14 +23,15 @@ def train_vqvae(data, size=64, restart=0.3, steps=None, seed=0):
 
 
 def train_token_prior(data, vqvae, causal, steps=None, seed=0):
-    """A TokenTransformer of the codes of `vqvae`: in order if causal, else masked."""
-    steps = steps_for(data, 1000, steps)
+    """A TokenNetwork of the codes of `vqvae`: in order if causal, else masked."""
+    steps = steps_for(data, 700, steps)
     more = augment(data)
     with paddle.no_grad():
         tokens = vqvae.tokens(paddle.to_tensor(more.images)).numpy()
     paddle.seed(seed)
     size, classes = len(vqvae.codebook.vectors), len(data.classes)
-    model = TokenTransformer(size, tokens.shape[1], classes, causal)
+    sides = [side // 4 for side in data.images.shape[2:]]
+    model = TokenNetwork(size, sides, classes, causal)
 
     def loss(model, tokens, labels):
         if causal:
@@ -38,7 +39,7 @@ def train_token_prior(data, vqvae, causal, steps=None, seed=0):
         return masked_bound(model, tokens, labels).mean()
 
     history = fit(
-        model, loss, tokens, more.labels, steps=steps, batch_size=64, lr=5e-3,
+        model, loss, tokens, more.labels, steps=steps, batch_size=64, lr=3e-3,
         ema=0.995, seed=seed, name="prior in order" if causal else "masked prior",
     )
     return model, history

@@ -201,7 +201,7 @@ HOW = {
     "VQ-VAE": (discrete.train_vqvae, {"steps": 500, "lr": 2e-3}),
     "token prior": (
         lambda data, **how: discrete.train_token_prior(data, VQVAE(size=4), True, **how),
-        {"steps": 1000, "lr": 5e-3, "ema": 0.995, "batch_size": 64},
+        {"steps": 700, "lr": 3e-3, "ema": 0.995, "batch_size": 64},
     ),
     "diffusion": (
         lambda data, **how: diffusion.train_diffusion(data, PROCESS, **how),
@@ -328,7 +328,7 @@ def test_a_token_prior_learns_the_codes_of_distorted_copies_with_their_labels(
     vqvae, _ = discrete.train_vqvae(DATA, size=7)
     vqvae.eval()
     model, _ = discrete.train_token_prior(DATA, vqvae, causal)
-    assert (model.size, model.length, model.classes, model.causal) == (7, 4, 3, causal)
+    assert (model.size, model.sides, model.classes, model.causal) == (7, (2, 2), 3, causal)
     tokens, labels = (paddle.to_tensor(a) for a in caught["data"])
     more = augment.augment(DATA)
     np.testing.assert_array_equal(tokens, vqvae.tokens(paddle.to_tensor(more.images)))
