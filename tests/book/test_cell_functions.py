@@ -2028,9 +2028,9 @@ class Table:
     def __call__(self, tokens, labels):
         self.seen.append(tokens.numpy())
         visible = (tokens != 3).astype("float32").sum(axis=1).reshape([-1, 1, 1])
-        scores = visible * tensor([0.0, 0.3, -0.2]) + labels.reshape([-1, 1, 1]).astype("float32") * tensor(
-            [1, 0, 0]
-        )
+        scores = visible * tensor([0.0, 0.3, -0.2]) + labels.reshape([-1, 1, 1]).astype(
+            "float32"
+        ) * tensor([1, 0, 0])
         return scores.expand([len(tokens), tokens.shape[1], 3])
 
 

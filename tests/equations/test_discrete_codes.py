@@ -199,6 +199,11 @@ def test_masked_bound(agree):
             agree.in_mean(draws, exact)
 
 
+def level_density(u, k):
+    """The chance that just k places of four are masked, a certain k, times the weight 1 / u."""
+    return u ** (k - 1) * (1 - u) ** (4 - k)
+
+
 @pytest.mark.checks("eq-any-order", "with many steps the bound is a mean over all orders")
 def test_any_order(agree):
     """Each of the 24 orders, token by token; the integral over levels; draws of the lesson."""
@@ -212,8 +217,7 @@ def test_any_order(agree):
             hidden[i] = False
         lengths.append(total)
     by_level = sum(
-        nll[list(hidden)].sum()
-        * quad(lambda u, k=sum(hidden): u ** (k - 1) * (1 - u) ** (4 - k), 0, 1)[0]
+        nll[list(hidden)].sum() * quad(level_density, 0, 1, (sum(hidden),))[0]
         for hidden, nll in found.items()
         if any(hidden)
     )

@@ -79,9 +79,7 @@ def test_the_network_is_as_the_chapter_describes_it(causal):
             for r in range(3):
                 for c in range(4):
                     parts = [
-                        h[4 * (r + i) + c + j]
-                        if 0 <= r + i < 3 and 0 <= c + j < 4
-                        else np.zeros(5)
+                        h[4 * (r + i) + c + j] if 0 <= r + i < 3 and 0 <= c + j < 4 else np.zeros(5)
                         for i, j in around
                     ]
                     inner = linear(f"{name}.look", np.concatenate(parts))
@@ -166,7 +164,10 @@ def test_samples_by_unmasking_have_the_probabilities_of_the_process(steps):
 
 
 def test_samples_follow_their_labels():
-    for causal, draw in ((True, sample_in_order), (False, lambda m, y: sample_by_unmasking(m, y, 4))):
+    for causal, draw in (
+        (True, sample_in_order),
+        (False, lambda m, y: sample_by_unmasking(m, y, 4)),
+    ):
         model, n = a_model(causal), 4000
         both = draw(model, whole([0, 1] * n))
         one = draw(model, labels(n, 1))
@@ -209,9 +210,7 @@ def test_masked_bound_hides_as_it_should():
     hidden = echo.seen[1] == SIZE
     weight = np.where(hidden.all(axis=1), np.nan, 2.0)  # t = 1, unless all are hidden
     some = ~np.isnan(weight) & hidden.any(axis=1)
-    np.testing.assert_allclose(
-        draws[some], 2 * np.log(SIZE) * hidden[some].sum(axis=1), rtol=1e-5
-    )
+    np.testing.assert_allclose(draws[some], 2 * np.log(SIZE) * hidden[some].sum(axis=1), rtol=1e-5)
     assert hidden.mean() == pytest.approx(0.75, abs=0.02)
     assert draws.mean() == pytest.approx(LENGTH * np.log(SIZE), rel=0.03)
 
