@@ -1962,9 +1962,7 @@ def test_harm_is_what_moving_adds():
 
 
 def discrete(**names):
-    labels = np.array([0, 1, 0, 1, 2, 2])
-    data = SimpleNamespace(labels=labels, classes=("a", "b", "c"))
-    usual = {"digits": data, "shape": (1, 8, 12), "sides": (2, 3), "places": 6}
+    usual = {"shape": (1, 8, 12), "sides": (2, 3), "places": 6}
     entries = np.arange(-6, 6) + 0.5
     return functions(
         "discrete-codes",
@@ -1990,11 +1988,11 @@ def test_k_means_finds_clouds_that_lie_apart():
 
 
 def test_each_place_alone_draws_each_token_from_an_image_of_the_label():
-    tokens = np.arange(36).reshape(6, 6)  # of image n at place i: 6 n + i
+    tokens, labels = np.arange(36).reshape(6, 6), np.array([0, 1, 0, 1, 2, 2])
     asked = np.array([2, 0, 1] * 200)
-    found = discrete().each_place_alone(tokens, asked)
-    assert np.array_equal(found % 6, np.tile(np.arange(6), (600, 1)))
-    assert np.array_equal(discrete().digits.labels[found // 6], np.tile(asked, (6, 1)).T)
+    found = discrete().each_place_alone(tokens, labels, asked).numpy()
+    assert np.array_equal(found % 6, np.tile(np.arange(6), (600, 1)))  # 6 n + i at place i
+    assert np.array_equal(labels[found // 6], np.tile(asked, (6, 1)).T)
     first = found[asked == 0] // 6
     assert set(first[:, 0]) == {0, 2} and (first[:, 0] != first[:, 1]).any()
 
