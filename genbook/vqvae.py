@@ -142,7 +142,7 @@ def vqvae_loss(model, x, beta=0.25):
 
 
 def perplexity(tokens, size):
-    """exp of the entropy of the tokens' shares: from 1, one token, to `size`, all alike.
+    """exp of the entropy of the tokens' shares: 1 for a single token, at most `size`.
 
     tokens: whole numbers of any shape from 0 to size - 1. Returns a scalar tensor.
     """
