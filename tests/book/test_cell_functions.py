@@ -1958,6 +1958,8 @@ def test_difference_has_the_error_of_a_mean_of_differences():
 def test_harm_is_what_moving_adds():
     losses = {(50, "U-Net", 0): np.array([1.0, 2]), (50, "U-Net", 4): np.array([3.0, 2])}
     assert np.array_equal(functions("transformer", moved_loss=losses).harm(50, "U-Net", 4), [2, 0])
+
+
 # Discrete codes
 
 
