@@ -14,6 +14,7 @@ from PIL import Image
 
 from genbook import __version__, accelerate, data
 from genbook.data import files
+from genbook.lab import exam
 from genbook.lab.assignments import AssignmentError
 from genbook.training import spec
 
@@ -39,7 +40,7 @@ def main(argv=None):
         return stop.code
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (data.DataError, AssignmentError, OSError, _Failed) as error:
+    except (data.DataError, AssignmentError, exam.ExamError, OSError, _Failed) as error:
         print(f"genbook: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
@@ -75,6 +76,8 @@ def _parser():
     _add_sample_arguments(commands.add_parser("sample", help="draw samples of a trained model"))
     assignment = commands.add_parser("assignment", help="make the lab's tasks, and grade them")
     _add_assignment_actions(assignment.add_subparsers(required=True, metavar="action"))
+    examination = commands.add_parser("exam", help="write an exam, and its answers")
+    _add_exam_actions(examination.add_subparsers(required=True, metavar="action"))
     return parser
 
 
@@ -157,6 +160,20 @@ def _add_assignment_actions(actions):
     export = actions.add_parser("export", help=again)
     export.set_defaults(run=_export)
     export.add_argument("out", metavar="OUT", help="the folder with what was graded")
+
+
+def _add_exam_actions(actions):
+    build = actions.add_parser("build", help="write questions.md and answers.md")
+    build.set_defaults(run=_exam)
+    add = build.add_argument
+    add("out", metavar="OUT", type=_path, help="the folder for both")
+    chapters = "to ask about, such as vae unet (default: all)"
+    add("--chapters", nargs="+", default=(), metavar="NAME", help=chapters)
+    minutes = "of an exam that is drawn (default: all questions)"
+    add("--minutes", type=_whole(1), metavar="N", help=minutes)
+    add("--seed", type=_whole(0), metavar="N", help="of the draw (default: drawn by chance)")
+    bank = "with your own questions (default: the book's)"
+    add("--bank", type=_path, default=exam.BANK, metavar="DIR", help=bank)
 
 
 def _whole(least, most=math.inf):
@@ -252,6 +269,11 @@ def _export(args):
     from genbook.lab.assignments.grade import export
 
     print(export(args.out))
+
+
+def _exam(args):
+    for path in exam.build(args.out, args.chapters, args.minutes, args.seed, args.bank):
+        print(path)
 
 
 @contextlib.contextmanager

@@ -55,7 +55,8 @@ def test_the_wheel_has_what_a_user_can_use_and_says_what_it_is(dist, tracked):
         about = message_from_bytes(archive.read(next(n for n in held if n.endswith("/METADATA"))))
         licences = [name for name in held if "/licenses/" in name]
     code = {name for name in tracked if name.startswith("genbook/") and name.endswith(".py")}
-    assert code | {"genbook/py.typed"} <= held
+    exams = {name for name in tracked if name.startswith("genbook/lab/exam/")}
+    assert code | exams | {"genbook/py.typed"} <= held
     assert {name.partition("/")[0].partition("-")[0] for name in held} == {"genbook"}
     assert about["Version"] == genbook.__version__
     assert about.get_all("Provides-Extra") == ["grading"]
