@@ -173,7 +173,7 @@ def test_what_cannot_be_written_is_named_in_one_line(tmp_path, capsys):
     for folder in (empty, twice, latin):
         folder.mkdir()
     (twice / "mine.md").write_text(QUESTION + "\n" + QUESTION.partition("\n\n")[2], "utf-8")
-    (latin / "mine.md").write_bytes(b"# Caf\xe9")
+    (latin / "mine.md").write_bytes(b"# \xe9")
     assert "the bank has no chapter vea, only probability" in error("--chapters", "vea")
     assert "no question is short enough for 2 minutes" in error("--minutes", "2")
     assert "holds no file of questions" in error("--bank", str(empty))
