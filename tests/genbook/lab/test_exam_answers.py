@@ -673,6 +673,7 @@ def _(answer):
     denoise = lambda x, sigma: np.full_like(x, seen[float(sigma)])
     x = np.array([2.0])
     euler = 2.0 / 4
+    answer.holds(r"\frac12 (e^h - 1)", 0.5 * (math.exp(math.log(4)) - 1), 1.5)
     answer.says("(4 - 1) = 1.5", solvers.heun(denoise, x, np.array([4.0, 1.0]))[0] - euler)
     h = math.log(4)
     exact = quad(lambda u: math.exp(-(h - u)) * u / h, 0, h)[0]
@@ -721,6 +722,7 @@ def _(answer):
 def _(answer):
     joint = np.array([0.3, 0.7]) * [0.6, 0.2]
     answer.says("0.32 = 0.5625", joint[0] / joint.sum())
+    answer.says("and 0.4375", joint[1] / joint.sum())
     answer.says("0.7 = -0.025", joint @ [0.5, -0.7] / joint.sum())
 
 
@@ -728,6 +730,9 @@ def _(answer):
 def _(answer):
     prior, reads = np.array([0.5, 0.3, 0.2]), np.array([0.9, 0.5, 0.1])
     given = prior * reads / (prior @ reads)
+    products = given**2 / prior * (prior @ reads) ** 2
+    answer.holds("0.405, 0.075 and 0.002", (0.405, 0.075, 0.002), products)
+    answer.says("sum 0.482", products.sum())
     sharp = given**2 / prior  # p(x|y)^(1 + w) / p(x)^w
     sharp /= sharp.sum()
     for words, value in zip(("is 0.726", "0.726, 0.242", "and 0.032"), given):
@@ -802,6 +807,9 @@ def _(answer):
     answer.holds(r"\frac83 = \frac13", 1 / 3, score(x))
     away = np.abs(x - 1).mean()
     answer.holds(r"\frac89 = \frac79", 7 / 9, away - np.abs(x - x[:, None]).mean() / 2)
+    pairs = np.abs(x - x[:, None])
+    answer.holds(r"with the mean $\frac83", 8 / 3, pairs.sum() / 6)
+    answer.holds(r"mean is $\frac{16}{9}", 16 / 9, pairs.mean())
     answer.says("so it scores 1", score(np.full(3, 2.0)))
 
 
