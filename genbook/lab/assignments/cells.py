@@ -75,6 +75,17 @@ def test(name, points, needs, calls, hidden="", value=None):
     return _cell("code", name, source, locked=True, points=points, folded=True)
 
 
+def checked(name, points, check, answer, hidden, before=""):
+    """A test that gives the share of the points that a check of the package finds earned.
+
+    check: such as "genbook.lab.checks.vae.check_gaussian_kl". answer: what it is called with.
+    hidden: the seeds that the student's copy does not have. before: lines that run first.
+    """
+    needs = [check, "genbook.lab.checks.compare.marks"]
+    value = f"marks({points}, {check.rpartition('.')[2]}, {answer}, seeds)"
+    return test(name, points, needs, f"{before}\nseeds = [0]", f"seeds += {hidden}", value)
+
+
 def _solution(source):
     return f"{BEGIN}\n{source.strip()}\n{END}"
 

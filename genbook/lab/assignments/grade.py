@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import sys
 from pathlib import Path
 
@@ -131,7 +132,7 @@ def _row(api, out, student, task):
 
 
 def _said(path):
-    """Why a graded notebook got no points, or what its failed tests said."""
+    """Why a graded notebook got no points, or what its tests said that did not give them all."""
     import nbformat
 
     if not path.exists():
@@ -141,9 +142,16 @@ def _said(path):
     if reason:
         return reason
     return "; ".join(
-        f"{cell.metadata.nbgrader.grade_id}: {output.evalue}"
+        f"{cell.metadata.nbgrader.grade_id}: {words}"
         for cell in notebook.cells
         if cell.metadata.get("nbgrader", {}).get("grade")
         for output in cell.get("outputs", [])
-        if output.output_type == "error"
+        for words in _words(output)
     )
+
+
+def _words(output):
+    """What an output of a test says: its error, or its lines "3 of 4 points: why"."""
+    if output.output_type == "error":
+        return [output.evalue]
+    return re.findall(r"^[\d.]+ of [\d.]+ points: .*", output.get("text", ""), re.M)

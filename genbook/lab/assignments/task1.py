@@ -1,6 +1,6 @@
 """Task 1: the autoencoder."""
 
-from .cells import answer, given, question, setup, test, text
+from .cells import answer, checked, given, question, setup, test, text
 from .sources import blank_arguments, definition
 
 CHECKS = "genbook.lab.checks.autoencoder"
@@ -41,10 +41,8 @@ and a transposed convolution without padding turns it into $(n - 1)\, s + k$. An
 $28 \times 28$ gets a code of $32 \times 7 \times 7$.
 """),
         answer("network", network),
-        test("encoder", 4, [f"{CHECKS}.check_encoder"], "check_encoder(AutoEncoder)",
-             f"for seed in {hidden}:\n    check_encoder(AutoEncoder, seed)"),
-        test("decoder", 4, [f"{CHECKS}.check_decoder"], "check_decoder(AutoEncoder)",
-             f"for seed in {hidden}:\n    check_decoder(AutoEncoder, seed)"),
+        checked("encoder", 4, f"{CHECKS}.check_encoder", "AutoEncoder", hidden),
+        checked("decoder", 4, f"{CHECKS}.check_decoder", "AutoEncoder", hidden),
         text("shapes-intro", "## Watch the shapes\n\nOne digit goes through the network, layer by "
              "layer."),
         given("shapes", """
@@ -52,11 +50,18 @@ digits, test = load("digits"), load("digits", "test")
 
 network = AutoEncoder(in_channels=1)
 network.eval()
-h = paddle.to_tensor(digits.images[:1])
-print(f"{'image':18s}", h.shape)
-for layer in [*network.encoder, *network.decoder]:
-    h = layer(h)
-    print(f"{type(layer).__name__:18s}", h.shape)
+
+
+def print_shape(layer, inputs, output):
+    print(f"{type(layer).__name__:18s}", output.shape)
+
+
+for layer in network.sublayers():
+    if not layer.sublayers():  # layers that hold others only pass the image on
+        layer.register_forward_post_hook(print_shape)
+image = paddle.to_tensor(digits.images[:1])
+print(f"{'image':18s}", image.shape)
+network(image)
 """),
         *question("sizes", 3, """
 Which layers change the height and the width, and by which formula? How many numbers has the code of
@@ -80,14 +85,15 @@ history = fit(
 loss_curves(history, ylabel="mean squared error")
 """),
         test("reconstruction", 3,
-             [f"{CHECKS}.{n}" for n in ("check_encoder", "check_decoder", "check_reconstruction")],
+             ["genbook.lab.checks.compare.marks",
+              *(f"{CHECKS}.check_{n}" for n in ("encoder", "decoder", "reconstruction"))],
              """
 assert isinstance(model, AutoEncoder), "model is no AutoEncoder"
-check_encoder(AutoEncoder)
-check_decoder(AutoEncoder)
-error = check_reconstruction(model, test.images)
-print(f"mean squared error on new images: {error:.4f}")
-"""),
+for check_half in (check_encoder, check_decoder):
+    wrong = verdict(check_half, AutoEncoder)
+    if wrong and not wrong.share:
+        raise wrong
+""", value="marks(3, check_reconstruction, model, [test.images])"),
         text("compare-intro", "## Compare"),
         given("compare-figure", """
 with paddle.no_grad():

@@ -2,7 +2,7 @@
 
 from genbook.lab.checks import samples
 
-from .cells import answer, drawing, given, question, setup, test, text
+from .cells import answer, checked, drawing, given, question, setup, test, text
 from .sources import BEGIN, END, blank_body, definition, standalone
 
 CHECKS = "genbook.lab.checks.vae"
@@ -25,9 +25,9 @@ def cells(hidden):
     rest = standalone(
         "genbook.vae.VAE", "genbook.vae.vae_loss", "genbook.vae.squared_error", without=own
     )
-    marks = "\n".join(
-        f"| {threshold:.0%} | {POINTS * (i + 1) / len(samples.THRESHOLDS):g} |"
-        for i, threshold in enumerate(samples.THRESHOLDS)
+    table = "\n".join(
+        f"| {share:.0%} | {POINTS * samples.on_scale(samples.LEGIBILITY, share):g} |"
+        for share in (0.1, 0.2, 0.4, 0.5, 0.6, 0.7)
     )
     return [
         text("intro", """
@@ -51,9 +51,7 @@ a normal distribution of codes. A code is drawn as
 $$z = \mu + \sigma \epsilon, \qquad \epsilon \sim \mathcal{N}(0, I) .$$
 """),
         answer("reparameterize", blank_body(definition("genbook.vae.reparameterize"))),
-        test("reparameterize-test", 4, [f"{CHECKS}.check_reparameterize"],
-             "check_reparameterize(reparameterize)",
-             f"for seed in {hidden}:\n    check_reparameterize(reparameterize, seed)"),
+        checked("reparameterize-test", 4, f"{CHECKS}.check_reparameterize", "reparameterize", hidden),
         *question("why-reparameterize", 3, r"""
 Why is $z$ not simply drawn from $\mathcal{N}(\mu, \sigma^2)$ by a random generator that is given $\mu$
 and $\sigma$? What does the network learn through this line of code that it could not learn otherwise?
@@ -71,9 +69,7 @@ distribution from the prior $\mathcal{N}(0, I)$, for each image the sum over the
 $$D_{\mathrm{KL}} = \frac12 \sum_{j=1}^{J} \big( \sigma_j^2 + \mu_j^2 - 1 - \log \sigma_j^2 \big) .$$
 """),
         answer("gaussian-kl", blank_body(definition("genbook.vae.gaussian_kl"))),
-        test("gaussian-kl-test", 4, [f"{CHECKS}.check_gaussian_kl"],
-             "check_gaussian_kl(gaussian_kl)",
-             f"for seed in {hidden}:\n    check_gaussian_kl(gaussian_kl, seed)"),
+        checked("gaussian-kl-test", 4, f"{CHECKS}.check_gaussian_kl", "gaussian_kl", hidden),
         *question("role-of-kl", 3, """
 What would the VAE do without the KL divergence, and why could you then not draw new digits from it? What
 would it do if the KL divergence weighed a hundred times as much?
@@ -114,24 +110,27 @@ Its training may take 60 seconds on one core.
 
 **How it is graded.** A thousand codes are drawn from $\\mathcal{{N}}(0, I)$ with a seed that you do not
 know, and decoded. A judge, a classifier trained on the real digits, reads the images; one is *legible* if
-the judge gives a digit at least 90 %. What counts is the share of legible samples, divided by the same share
-of real test images:
+the judge gives a digit at least 90 %. What counts first is the share of legible samples, divided by the same
+share of real test images. Between the lines of the table the points rise evenly:
 
-| at least | points |
+| share | points |
 |---|---|
-{marks}
+{table}
 
-There are no points where some digits hardly occur (a class entropy below {samples.MIN_ENTROPY}), or
-where more than {samples.MAX_COPIES:.0%} of the samples are copies of training images. The test prints a
-line for the leaderboard of your class.
+Fewer points are left where some digits hardly occur (from a class entropy of {max(samples.ENTROPY)} down to
+none at {min(samples.ENTROPY)}), where samples are copies of training images (from {min(samples.COPIES):.0%} up
+to none at {max(samples.COPIES):.0%}), and where the samples are too much alike. The test says what costs
+points, and prints a line for the leaderboard of your class.
 """),
         answer("improve", IMPROVED),
         test("improve-test", POINTS,
              ["genbook.data.load", "genbook.evaluation.judge.train_judge",
+              "genbook.lab.checks.compare.untouched",
               *(f"{SAMPLES}.{n}" for n in ("score_samples", "points", "leaderboard_line"))], """
 decode, width = improved.decode, latent_dim
 digits, test = load("digits"), load("digits", "test")
-judge = train_judge(digits, steps=600, batch_size=32)
+with untouched():
+    judge = train_judge(digits, steps=600, batch_size=32)
 score = score_samples(decode, width, judge, digits.images, test.images)
 print(leaderboard_line(score))
 """, f"""

@@ -1,6 +1,6 @@
 """Task 3: diffusion."""
 
-from .cells import answer, given, question, setup, test, text
+from .cells import answer, checked, given, question, setup, test, text
 from .sources import blank_body, definition, standalone
 
 CLASS = "genbook.diffusion.GaussianDiffusion"
@@ -20,10 +20,9 @@ def cells(hidden):
     def blank(name):
         return answer(name, blank_body(definition(f"{CLASS}.{name}")))
 
-    def checked(name):
-        run = f"GaussianDiffusion.{name} = {name}\ncheck_{name}(GaussianDiffusion)"
-        more = f"for seed in {hidden}:\n    check_{name}(GaussianDiffusion, seed)"
-        return test(f"{name}-test", 4, [f"{CHECKS}.check_{name}"], run, more)
+    def tested(name):
+        check, become_method = f"{CHECKS}.check_{name}", f"GaussianDiffusion.{name} = {name}"
+        return checked(f"{name}-test", 4, check, "GaussianDiffusion", hidden, become_method)
 
     return [
         text("intro", """
@@ -57,7 +56,7 @@ $$x_t = \sqrt{\bar\alpha_t}\, x_0 + \sqrt{1 - \bar\alpha_t}\, \epsilon, \qquad
 The three functions become methods of `GaussianDiffusion`, so `self` holds all that is given.
 """),
         blank("q_sample"),
-        checked("q_sample"),
+        tested("q_sample"),
         text("posterior", r"""
 ## The posterior
 
@@ -71,7 +70,7 @@ The first coefficient is `posterior_mean_coef1`, the second `posterior_mean_coef
 variance and the logarithm of the variance, which must be finite at `t = 0`, too.
 """),
         blank("q_posterior_mean_variance"),
-        checked("q_posterior_mean_variance"),
+        tested("q_posterior_mean_variance"),
         text("reverse", r"""
 ## A step back
 
@@ -83,7 +82,7 @@ $$x_{t-1} = \tilde\mu_t + \tilde\sigma_t \epsilon, \qquad \epsilon \sim \mathcal
 and at `t = 0` it gives the mean alone. Each image of a batch has its own `t`.
 """),
         blank("p_sample"),
-        checked("p_sample"),
+        tested("p_sample"),
         *question("last-step", 3, r"""
 Why does the last step, at `t = 0`, add no noise? And why does the reverse process add noise at all the other
 steps, although it is on the way to a clean image?
@@ -111,8 +110,11 @@ history = fit(
 samples = diffusion.p_sample_loop(network, [100, 1, 16, 16])
 image_rows({"real": (images[:10] + 1) / 2, "drawn": (samples[:10] + 1) / 2})
 """),
-        test("samples", 3, [f"{CHECKS}.check_diffusion_samples", "genbook.data.load"],
-             'check_diffusion_samples(samples, 2 * load("digits").images - 1)'),
+        test("samples", 3,
+             [f"{CHECKS}.check_diffusion_samples", "genbook.lab.checks.compare.marks",
+              "genbook.data.load"],
+             'images = 2 * load("digits").images - 1',
+             value="marks(3, check_diffusion_samples, samples, [images])"),
         *question("compare", 3, """
 Compare these samples with those of the VAE of Task 2: what is better, what is worse, and what does a sample
 cost?
