@@ -33,47 +33,47 @@ VARIANCE = "extract(self.posterior_variance, t, x_t.ndim)"
 LOG_VARIANCE = "extract(self.posterior_log_variance_clipped, t, x_t.ndim)"
 STEP = "mean + noisy * paddle.exp(0.5 * log_variance) * noise"
 
-# (question, what the solution says, what the student says, what the grader says)
+# (question, what the solution says, what the student says, the points of four, what the grader says)
 MISTAKES = [
-    ("encoder", POOL, "", "14x14, expected 7x7: is the second pooling missing?"),
+    ("encoder", POOL, "", 2, "14x14, expected 7x7: is the second pooling missing?"),
     ("encoder", "Conv2D(16, 32, 3, stride=1, padding=1)", "Conv2D(16, 32, 3)",
-     "is padding=1 missing?"),
+     2, "is padding=1 missing?"),
     ("encoder", "nn.Conv2D(in_channels, 16, 3,", "nn.Conv2D(3, 16, 3,",
-     "is a 3 written where in_channels belongs?"),
-    ("encoder", "nn.BatchNorm2D(32)", "nn.BatchNorm2D(16)", "the encoder stops with ValueError"),
-    ("decoder", "nn.Sigmoid()", "nn.Tanh()", "take the sigmoid at its end, not Tanh"),
-    ("decoder", "nn.Sigmoid(),", "", "its sigmoid is missing"),
+     4, "is a 3 written where in_channels belongs?"),
+    ("encoder", "nn.BatchNorm2D(32)", "nn.BatchNorm2D(16)", 0, "the encoder stops with ValueError"),
+    ("decoder", "nn.Sigmoid()", "nn.Tanh()", 3, "take the sigmoid at its end, not Tanh"),
+    ("decoder", "nn.Sigmoid(),", "", 3, "its sigmoid is missing"),
     ("decoder", "nn.Conv2DTranspose(32, 16, 2, stride=2)",
-     "nn.Conv2DTranspose(32, 16, 3, stride=2)", "a kernel of 3 does not"),
-    ("reparameterize-test", SAMPLE, "mu + logvar * eps", "sigma was taken for log-variance"),
+     "nn.Conv2DTranspose(32, 16, 3, stride=2)", 2, "a kernel of 3 does not"),
+    ("reparameterize-test", SAMPLE, "mu + logvar * eps", 2, "sigma was taken for log-variance"),
     ("reparameterize-test", SAMPLE, "mu + paddle.exp(logvar) * eps",
-     "the variance stands where sigma belongs"),
+     2, "the variance stands where sigma belongs"),
     ("reparameterize-test", "randn(mu.shape", "randn([1, mu.shape[1]]",
-     "every row of the batch gets the same noise"),
-    ("reparameterize-test", "paddle.randn(", "paddle.rand(", "the noise is uniform"),
-    ("reparameterize-test", SAMPLE, f"({SAMPLE}).detach()", "no gradient reaches mu"),
+     2, "every row of the batch gets the same noise"),
+    ("reparameterize-test", "paddle.randn(", "paddle.rand(", 2, "the noise is uniform"),
+    ("reparameterize-test", SAMPLE, f"({SAMPLE}).detach()", 1, "no gradient reaches mu"),
     ("gaussian-kl-test", KL, f"{KL}.mean()",
-     "this KL is averaged over the batch; the lab asks for the sum over dimensions"),
-    ("gaussian-kl-test", "sum(axis=1)", "mean(axis=1)", "averaged over the dimensions"),
-    ("gaussian-kl-test", "0.5 * (", "(", "the factor 1/2 is missing"),
-    ("gaussian-kl-test", "return 0.5", "return -0.5", "the sign is wrong"),
+     3, "this KL is averaged over the batch; the lab asks for the sum over dimensions"),
+    ("gaussian-kl-test", "sum(axis=1)", "mean(axis=1)", 2, "averaged over the dimensions"),
+    ("gaussian-kl-test", "0.5 * (", "(", 3, "the factor 1/2 is missing"),
+    ("gaussian-kl-test", "return 0.5", "return -0.5", 2, "the sign is wrong"),
     ("gaussian-kl-test", "logvar.exp()", "paddle.exp(0.5 * logvar)",
-     "sigma stands where sigma^2 belongs"),
-    ("q_sample-test", NOISED, NOISED.replace("x_start +", "x_start -"), "the noise is subtracted"),
+     2, "sigma stands where sigma^2 belongs"),
+    ("q_sample-test", NOISED, NOISED.replace("x_start +", "x_start -"), 3, "the noise is subtracted"),
     ("q_sample-test", "self.sqrt_alphas_cumprod", "self.alphas_cumprod",
-     "the root of alpha_bar is missing"),
+     3, "the root of alpha_bar is missing"),
     ("q_sample-test", NOISED, "signal * x_start + (1 - signal) * noise",
-     "it must be sqrt(1 - alpha_bar)"),
+     2, "it must be sqrt(1 - alpha_bar)"),
     ("q_posterior_mean_variance-test", VARIANCE, "extract(self.betas, t, x_t.ndim)",
-     "the variance is beta_t, that of a step forward"),
+     3, "the variance is beta_t, that of a step forward"),
     ("q_posterior_mean_variance-test", LOG_VARIANCE, "variance.log()",
-     "the log variance at t = 0 is infinite"),
+     3, "the log variance at t = 0 is infinite"),
     ("q_posterior_mean_variance-test", "return mean, variance, log_variance",
-     "return mean, variance", "must return three things"),
+     "return mean, variance", 3, "must return three things"),
     ("p_sample-test", STEP, STEP.replace("noisy * ", ""),
-     "noise was added at t = 0: the last step gives the mean"),
-    ("p_sample-test", STEP, STEP.replace("0.5 * ", ""), "the variance stands where sigma belongs"),
-    ("p_sample-test", STEP, "mean", "no noise was added: only the last step"),
+     2, "noise was added at t = 0: the last step gives the mean"),
+    ("p_sample-test", STEP, STEP.replace("0.5 * ", ""), 2, "the variance stands where sigma belongs"),
+    ("p_sample-test", STEP, "mean", 1, "no noise was added: only the last step"),
 ]  # fmt: skip
 
 OTHER = {
@@ -89,8 +89,8 @@ class AutoEncoder(nn.Layer):
             return [nn.Upsample(scale_factor=2), nn.Conv2D(before, after, 3, padding=1)]
 
         self.decoder = nn.Sequential(
-            *double(32, 24), nn.GELU(), *double(24, in_channels), nn.Sigmoid())
-        self.encoder = nn.Sequential(*half(in_channels, 24), *half(24, 32))
+            *double(32, 16), nn.GELU(), nn.BatchNorm2D(16), *double(16, in_channels), nn.Sigmoid())
+        self.encoder = nn.Sequential(*half(in_channels, 16), *half(16, 32))
 ''',
     "reparameterize": '''
 def reparameterize(centre, log_var, draw=None):
@@ -163,7 +163,7 @@ def rows(tmp_path_factory):
 
     for student, mistakes in enumerate(STUDENTS):
         answers = {cell: cells[cell]["source"] for cell in QUESTIONS.values()}
-        for question, right, wrong, _ in mistakes.values():
+        for question, right, wrong, *_ in mistakes.values():
             cell = QUESTIONS[question]
             assert answers[cell].count(right) == 1, right
             answers[cell] = answers[cell].replace(right, wrong)
@@ -179,10 +179,10 @@ def test_there_are_more_than_twenty_mistakes():
 
 
 @pytest.mark.parametrize("student", range(len(STUDENTS)))
-def test_a_mistake_costs_its_own_points_and_is_called_by_its_name(rows, student):
+def test_a_mistake_costs_a_part_of_its_own_points_and_is_called_by_its_name(rows, student):
     row, mistakes = rows[str(student)], STUDENTS[student]
     assert {q: row[q] for q in QUESTIONS} == {
-        q: "0.0" if q in mistakes else "4.0" for q in QUESTIONS
+        q: f"{mistakes[q][3] if q in mistakes else 4:.1f}" for q in QUESTIONS
     }
     _, *parts = re.split(rf"(?:^|; )({'|'.join(QUESTIONS)}): ", row["reason"])
     said = dict(zip(parts[::2], parts[1::2], strict=True))

@@ -19,8 +19,8 @@ You write the two halves of an autoencoder, follow the shape of an image through
 network, and compare what comes out with what went in.
 
 Write only where it says `YOUR CODE HERE` or `YOUR ANSWER HERE`; you may add cells of your own.
-Cells that begin with `def check():` are tests. Run one, and it says in words what is wrong, or shows
-the points. Before you hand in, restart the kernel and run all cells from top to bottom.
+Cells that begin with `def check():` are tests. Run one, and it shows the points, and says in words what is
+wrong. An answer that is right in part gets a part of them, however it is written. Before you hand in, restart the kernel and run all cells from top to bottom.
 """),
         setup(),
         text("layers", r"""
@@ -32,6 +32,11 @@ normalisation, and a max pooling of $2 \times 2$. The first makes 16 feature map
 The **decoder** has a transposed convolution (kernel 2, stride 2) to 16 feature maps, a ReLU, a batch
 normalisation, and a second transposed convolution to `in_channels` images. A sigmoid at the end keeps
 the values between 0 and 1.
+
+You may write them as a list of layers, as below, as classes of your own, or as functions in `encode` and
+`decode`. Other ways to halve and to double the sides are as good, and so are activations that do not level
+off, and other normalisations. A missing layer costs points, and so do average pooling, Tanh, and another
+number of maps.
 
 A filter of size $k$ with padding $p$ and stride $s$ turns a side of $n$ pixels into
 

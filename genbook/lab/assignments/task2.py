@@ -37,8 +37,8 @@ You write the two functions that turn an autoencoder into a variational one (VAE
 and then make it better.
 
 Write only where it says `YOUR CODE HERE` or `YOUR ANSWER HERE`; you may add cells of your own.
-Cells that begin with `def check():` are tests. Run one, and it says in words what is wrong, or shows
-the points. Before you hand in, restart the kernel and run all cells from top to bottom: on one processor
+Cells that begin with `def check():` are tests. Run one, and it shows the points, and says in words what is
+wrong. An answer that is right in part gets a part of them, however it is written. Before you hand in, restart the kernel and run all cells from top to bottom: on one processor
 core, this must take less than three minutes.
 """),
         setup(),

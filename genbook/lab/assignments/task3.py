@@ -32,8 +32,8 @@ You write the three functions at the heart of a diffusion model, the way into no
 a step back. Then you train it and draw digits.
 
 Write only where it says `YOUR CODE HERE` or `YOUR ANSWER HERE`; you may add cells of your own.
-Cells that begin with `def check():` are tests. Run one, and it says in words what is wrong, or shows
-the points. Before you hand in, restart the kernel and run all cells from top to bottom.
+Cells that begin with `def check():` are tests. Run one, and it shows the points, and says in words what is
+wrong. An answer that is right in part gets a part of them, however it is written. Before you hand in, restart the kernel and run all cells from top to bottom.
 """),
         setup(),
         text("process-intro", r"""
@@ -75,9 +75,11 @@ variance and the logarithm of the variance, which must be finite at `t = 0`, too
 ## A step back
 
 The network estimates the noise, and with it $x_0$. `self.p_mean_variance(model, x_t, t)` puts this estimate
-into your posterior and gives `(mean, variance, log_variance, x_start)`. A step back draws
+into your posterior and gives `(mean, variance, log_variance, x_start)`. It knows what the network predicts, and
+clips the estimate to $[-1, 1]$. A step back draws
 
-$$x_{t-1} = \tilde\mu_t + \tilde\sigma_t \epsilon, \qquad \epsilon \sim \mathcal{N}(0, I),$$
+$$x_{t-1} = \tilde\mu_t + \tilde\sigma_t \epsilon, \qquad \tilde\sigma_t^2 = \tilde\beta_t , \qquad
+\epsilon \sim \mathcal{N}(0, I),$$
 
 and at `t = 0` it gives the mean alone. Each image of a batch has its own `t`.
 """),

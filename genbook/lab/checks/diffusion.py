@@ -101,15 +101,15 @@ def _check_posterior(case):
     name = "q_posterior_mean_variance"
     inputs = [_tensor(a) for a in (case.x_start, case.x_t, case.t)]
     result = call(getattr(case.process, name), *inputs, name=name)
-    if not isinstance(result, (tuple, list)):
-        result = [result]
-    few = None
-    if len(result) != 3:
-        few = Wrong(f"{name} must return three things: mean, variance and log variance")
-    parts = [array(part, name) for part in result]
+    parts = result if isinstance(result, (tuple, list)) else [result]
     checks = [_check_mean, _check_variance, _check_log_variance]
-    found = [verdict(check, case, part) for check, part in zip(checks, parts, strict=False)]
-    together(*zip([0.5, 0.25, 0.25], [*found, few, few, few][:3], strict=True))
+    found = [
+        verdict(check, case, array(part, name)) for check, part in zip(checks, parts, strict=False)
+    ]
+    if len(parts) != 3:
+        few = Wrong(f"{name} must return three things: mean, variance and log variance")
+        found = [*found, few, few][:2] + [few]
+    together(*zip([0.5, 0.25, 0.25], found, strict=True))
 
 
 def _check_mean(case, mean):
@@ -189,12 +189,21 @@ def check_p_sample(GaussianDiffusion, seed=0):
     may predict noise or v, and estimates of x_start beyond [-1, 1] must be clipped.
     GaussianDiffusion: the class, made of betas [T]. seed: of the inputs.
     """
-    _at_all_steps(_check_p_sample, GaussianDiffusion, seed)
-    for prediction, reach, mistakes in [("eps", 3.0, _unclipped), ("v", 1.0, _taken_for_noise)]:
-        case = _Case(GaussianDiffusion, seed, prediction=prediction, reach=reach)
-        mean = case.posterior(np.clip(case.x_start, -1, 1), case.x_t, case.t)[0]
-        right = mean + case.noisy * case.sigma * case.noise
-        compare(case.step(case.noise), right, mistakes(case), "x_{t-1}", {"t": case.column(case.t)})
+    first = verdict(_at_all_steps, _check_p_sample, GaussianDiffusion, seed)
+    wide = _Case(GaussianDiffusion, seed, reach=3.0)
+    v = _Case(GaussianDiffusion, seed, prediction="v")
+    others = verdict(_check_estimate, wide, _unclipped), verdict(_check_estimate, v, _as_noise)
+    # Where the step itself is wrong, only what is known is said of its estimate.
+    found = [w for w in (first, *others) if w and (w is first or w.share or not first)]
+    if found:
+        raise Wrong("; ".join(map(str, found)), min(w.share for w in found))
+
+
+def _check_estimate(case, mistakes):
+    """Wrong unless a step without noise gives the mean that belongs to a clipped x_start."""
+    right = case.posterior(np.clip(case.x_start, -1, 1), case.x_t, case.t)[0]
+    found = case.step(np.zeros_like(case.noise))
+    compare(found, right, mistakes(case), "x_{t-1}", {"t": case.column(case.t)})
 
 
 def _check_p_sample(case):
@@ -254,7 +263,7 @@ def _check_p_sample(case):
         "shape [N, 1, 1, 1]": mean + _wide(noisy) * sigma * noise,
         LATER: case.posterior(late, x, t + 1)[0] + np.sqrt(
             case.variance(t + 1).reshape(-1, 1, 1, 1)) * noise,
-        f"{LATER} (all but the mask)": case.posterior(late, x, t + 1)[0] + noisy * np.sqrt(
+        f"{LATER}; only the mask does so": case.posterior(late, x, t + 1)[0] + noisy * np.sqrt(
             case.variance(t + 1).reshape(-1, 1, 1, 1)) * noise,
     }  # fmt: skip
     right = mean + noisy * sigma * noise
@@ -272,30 +281,25 @@ def _check_p_sample(case):
 
 
 def _unclipped(case):
-    """What p_sample gives where estimates of x_start are not clipped."""
-    mean = case.posterior(case.x_start, case.x_t, case.t)[0]
+    """The mean where estimates of x_start are not clipped."""
     words = (
         "the estimate of x_start is not clipped to [-1, 1], and small errors then grow from step "
         "to step: take the mean that p_mean_variance gives"
     )
-    spread = case.noisy * case.noise
-    return {
-        words: (mean + case.sigma * spread, 0.75),
-        f"{words}; and sigma^2 is beta_t": mean + np.sqrt(case.beta) * spread,
-    }
+    return {words: (case.posterior(case.x_start, case.x_t, case.t)[0], 0.75)}
 
 
-def _taken_for_noise(case):
-    """What p_sample gives where a prediction of v is taken for one of the noise."""
+def _as_noise(case):
+    """The mean where a prediction of v is taken for one of the noise, clipped or not."""
     start = case.start_for(case.bar, case.output())
-    means = [case.posterior(s, case.x_t, case.t)[0] for s in (start, np.clip(start, -1, 1))]
     words = (
-        "the model's output was taken for the noise; here it predicts v, as self.prediction "
-        "says: take the mean that p_mean_variance gives"
+        "the model's output was taken for the noise, but with prediction='v' it stands for v: "
+        "take the mean that p_mean_variance gives"
     )
-    more = ["", "; nor is the estimate of x_start clipped"]
-    spread = case.noisy * case.sigma * case.noise
-    return {words + m: mean + spread for m, mean in zip(more, means[::-1], strict=True)}
+    return {
+        words: case.posterior(np.clip(start, -1, 1), case.x_t, case.t)[0],
+        f"{words}, which is clipped, too": case.posterior(start, case.x_t, case.t)[0],
+    }
 
 
 def check_diffusion_samples(samples, images):

@@ -16,7 +16,13 @@ import pytest
 from genbook import autoencoder, diffusion, vae
 from genbook.lab import checks as check
 from genbook.lab.checks.autoencoder import check_decoder, check_encoder, check_reconstruction
-from genbook.lab.checks.compare import Wrong, check_gradients, differentiable, expect_arguments
+from genbook.lab.checks.compare import (
+    Wrong,
+    check_gradients,
+    differentiable,
+    expect_arguments,
+    marks,
+)
 from genbook.lab.checks.diffusion import (
     check_diffusion_samples,
     check_p_sample,
@@ -259,6 +265,18 @@ def test_reconstruction():
         check_reconstruction(nn.Flatten(), images)
     with pytest.raises(Wrong, match="is the model trained"):  # nan is not small
         check_reconstruction(lambda_layer(lambda x: x * float("nan")), images)
+
+
+def test_a_model_that_has_learned_something_keeps_a_part_and_every_model_its_mode(capsys):
+    images = np.random.default_rng(0).random((8, 1, 8, 8))
+    shrunk = lambda_layer(lambda x: 0.5 + 0.5 * (x - 0.5))
+    assert marks(3, check_reconstruction, shrunk, [images]) == 2
+    assert capsys.readouterr().out.startswith("2 of 3 points: the mean squared error")
+    model = autoencoder.AutoEncoder(1)
+    model.decoder.eval()
+    with pytest.raises(Wrong):
+        check_reconstruction(model, images)
+    assert model.training and model.encoder[2].training and not model.decoder[2].training
 
 
 def lambda_layer(function):
