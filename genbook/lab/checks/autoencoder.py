@@ -6,7 +6,6 @@ shapes of the weights that it used. How its author wrote it does not matter.
 
 import contextlib
 import inspect
-import itertools
 import re
 
 import numpy as np
@@ -17,8 +16,11 @@ from .compare import Wrong, array, call, expect_shape
 MOST_ERROR = 0.015  # squared, per value, of a trained model on new images
 LINEAR = "without ReLU between them, two convolutions can do no more than one"
 MAPS = 16  # of the first stage of the encoder, and of the decoder
-# Operations of Paddle that are linear, or only normalise; all others count as activations.
-NOT_ACTIVE = "conv|pool|norm|add|reshape|accum|interp|pad|flatten|transpose|cast|drop|shuffle|scale"
+# Names of Paddle's operations. Those that are linear, or only normalise, are no activations.
+CONVOLUTION = "conv|pylayer"  # the second once genbook.accelerate is switched on
+NOT_ACTIVE = (
+    f"{CONVOLUTION}|pool|norm|add|reshape|accum|interp|pad|flatten|transpose|cast|drop|scale"
+)
 SATURATES = "tanh|sigmoid|relu6"
 
 
@@ -174,13 +176,13 @@ def _decoded(model, codes):
 
 def _operations(tensor):
     """The names of Paddle's operations that lead to a tensor, the last one first."""
-    names, ahead = [], [tensor.grad_fn]
+    seen, ahead = {}, [tensor.grad_fn]
     while ahead:
         node = ahead.pop()
-        if node is not None:
-            names.append(node.name().lower())
+        if node is not None and node not in seen:
+            seen[node] = node.name().lower()
             ahead += node.next_functions
-    return names
+    return list(seen.values())
 
 
 def _faults(half, stages):
@@ -192,7 +194,8 @@ def _faults(half, stages):
         faults[f"{name} has {found} in between, asked for were {MAPS}"] = 0.25
     inner = half.operations
     if name == "the decoder":  # what follows its last convolution is its end
-        inner = list(itertools.dropwhile(lambda operation: "conv" not in operation, inner))
+        end = next((i for i, o in enumerate(inner) if re.search(CONVOLUTION, o)), 0)
+        inner = inner[end:]
     active = [operation for operation in inner if not re.search(NOT_ACTIVE, operation)]
     if not active:
         faults[f"{name} has no activation before its last convolution: {LINEAR}"] = 0.5
@@ -220,7 +223,7 @@ def _averages(half):
     largest, on 8 at most.
     """
     kernels = {k for shape in half.weights if len(shape) == 4 for k in shape[2:]}
-    if kernels != {3} or half.count("conv") != 2 or half.count("pool") != 2:
+    if kernels != {3} or half.count(CONVOLUTION) != 2 or half.count("pool") != 2:
         return False
     slopes = [paddle.grad(half.output[:, k, 3, 3].sum(), half.inputs, retain_graph=True)[0]
               for k in range(8)]  # fmt: skip
