@@ -28,8 +28,8 @@ def score_samples(decode, latent_dim, judge, training, test, seed=0):
     Returns a dict: "share", the samples' legibility over that of the test images, its
     parts, and "flaws", a list of words. Raises Wrong for output that is no image.
     """
-    z = np.random.default_rng(seed).standard_normal((SAMPLES, int(latent_dim)))
-    z = paddle.to_tensor(z, dtype="float32")
+    codes = np.random.default_rng(seed).standard_normal((SAMPLES, int(latent_dim)))
+    z = paddle.to_tensor(codes, dtype="float32")
     images = array(call(decode, z, name="decode"), "decode(z)").astype("float32")
     expect_shape(images, (SAMPLES, *test.shape[1:]), "decode(z)")
     if not np.isfinite(images).all():

@@ -29,7 +29,7 @@ def check_reparameterize(reparameterize, seed=0):
     mu, logvar, eps = np.random.default_rng(seed).standard_normal((3, 7, 4))
     found, again = (array(_draw(reparameterize, mu, logvar, eps)[0], "z") for _ in range(2))
     if not same(found, again):
-        _check_own_draw(reparameterize, mu, logvar, eps)
+        _check_own_draw(reparameterize, mu, logvar)
         words = "reparameterize draws noise although it is given eps; draw only where eps is None"
         raise Wrong(words, 0.75)
     sigma = np.exp(0.5 * logvar)
@@ -63,7 +63,7 @@ def check_reparameterize(reparameterize, seed=0):
     z, leaves, given = _draw(reparameterize, mu, logvar, eps)
     expected = {"mu": np.ones_like(mu), "logvar": 0.5 * sigma * eps}
     cut = verdict(check_gradients, z, leaves, expected, "reparameterize", 0.75)
-    _check_own_draw(reparameterize, mu, logvar, None)
+    _check_own_draw(reparameterize, mu, logvar)
     if cut:
         raise cut
     check_unchanged(dict(zip(inputs, given, strict=True)), inputs.values())
@@ -78,14 +78,14 @@ def _draw(reparameterize, mu, logvar, eps):
     return call(reparameterize, *given, name=name, share=share), leaves, given
 
 
-def _check_own_draw(reparameterize, mu, logvar, eps):
+def _check_own_draw(reparameterize, mu, logvar):
     """Wrong unless z is normal, by noise of its own, and lets gradients through."""
     name = "reparameterize without eps"
-    many = [None if a is None else np.tile(a[:1], (4000, 1)) for a in (mu, logvar, eps)]
-    z, leaves, _ = _draw(reparameterize, *many)
-    drawn = array(z, "z") - many[0]
-    check_standard_normal(drawn / np.exp(0.5 * many[1]), name)
-    check_gradients(z, leaves, {"mu": np.ones_like(drawn), "logvar": 0.5 * drawn}, name)
+    mu, logvar = (np.tile(a[:1], (4000, 1)) for a in (mu, logvar))
+    z, leaves, _ = _draw(reparameterize, mu, logvar, None)
+    drawn = array(z, "z") - mu
+    check_standard_normal(drawn / np.exp(0.5 * logvar), name)
+    check_gradients(z, leaves, {"mu": np.ones_like(mu), "logvar": 0.5 * drawn}, name)
 
 
 def check_gaussian_kl(gaussian_kl, seed=0):
