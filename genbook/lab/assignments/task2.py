@@ -26,8 +26,7 @@ def cells(hidden):
         "genbook.vae.VAE", "genbook.vae.vae_loss", "genbook.vae.squared_error", without=own
     )
     table = "\n".join(
-        f"| {share:.0%} | {POINTS * samples.on_scale(samples.LEGIBILITY, share):g} |"
-        for share in (0.1, 0.2, 0.4, 0.5, 0.6, 0.7)
+        f"| {share:.0%} | {POINTS * part:g} |" for share, part in samples.LEGIBILITY.items()
     )
     return [
         text("intro", """
