@@ -16,6 +16,7 @@ PARTS = (
     "page_checks",  # warnings about pictures without words and code that is too wide
     "claims",  # what the pages say of their results, and whether it holds
     "notebooks",  # each page with code is also a notebook that runs by itself
+    "diagrams",  # hand-written SVG as a numbered figure
     "interactive",  # figures that a reader can move
     "link_previews",  # what others learn of the site: previews, addresses, a sitemap, a page 404
     "api",  # the docstrings of `genbook` on the page "API reference"
