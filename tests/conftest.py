@@ -80,7 +80,7 @@ class MiniBook:
         config = (ROOT / "_config.yml").read_text("utf-8")
         # Code that names a test's folder is long.
         self.write("_config.yml", config.replace("  config:\n", f"  config:\n{ANY_WIDTH}", 1))
-        for folder in ("genbook", "book/_ext", "book/_static"):
+        for folder in ("genbook", "book/_ext", "book/_static", "book/diagrams"):
             shutil.copytree(
                 ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__")
             )

@@ -22,3 +22,10 @@ document.addEventListener("click", (event) => {
     setTimeout(() => { if (document.activeElement === document.body) button.focus(); });
   }
 });
+
+// A diagram that is wider than the page scrolls by keyboard, too.
+addEventListener("load", () => {
+  document.querySelectorAll(".diagram-box").forEach((box) => {
+    if (box.scrollWidth > box.clientWidth) { box.tabIndex = 0; }
+  });
+});

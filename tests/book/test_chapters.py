@@ -65,6 +65,7 @@ def test_labels_are_unique():
         labels.update(re.findall(r"^\$\$\s*\(([\w:.-]+)\)", text, re.M))  # equations
         labels.update(re.findall(r"^:label:\s*(\S+)", text, re.M))
         labels.update(re.findall(r"^\(([\w:.-]+)\)=", text, re.M))  # sections
+        labels.update(re.findall(r"^```\{diagram\}.*\n---\nname: (\S+)", text, re.M))
         for options, _ in code_cells(text):
             labels.update(filter(None, [options.get("mystnb", {}).get("figure", {}).get("name")]))
     twice = [label for label, count in labels.items() if count > 1]

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import base64
 import re
+from html import escape
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -35,7 +36,7 @@ PARTS = re.compile(
     r"(?P<accent>[\u0302\u0303]?)|(?P<rest>[A-Za-z]{2,}|[^A-Za-zα-ω_^]+)"
 )
 DOWN = {"_": 4, "^": -6}
-ACCENTS = {"\u0302": "\u02c6", "\u0303": "\u02dc"}  # which every font has, unlike the combining ones
+ACCENTS = {"\u0302": "\u02c6", "\u0303": "\u02dc"}  # that every font has
 
 
 class picture(nodes.General, nodes.Element):
@@ -82,7 +83,7 @@ def drawn(name: str, source: str, alt: str, style: str = "") -> str:
     """
     root = ElementTree.fromstring(source)
     root.attrib |= {"role": "img", "aria-label": alt, "class": "diagram-picture"}
-    width = root.get("viewBox", "").split()[2]
+    width, height = root.get("viewBox", "").split()[2:]
     root.set("style", f"--width: {width}px")
     heads = ElementTree.Element(f"{SVG}defs")
     for element in list(root.iter()):
@@ -98,7 +99,8 @@ def drawn(name: str, source: str, alt: str, style: str = "") -> str:
     root.insert(0, heads)
     if style:
         ElementTree.SubElement(root, f"{SVG}style").text = style
-        root.attrib |= {"width": width, "height": root.get("viewBox", "").split()[3]}
+        root.attrib |= {"width": width, "height": height}
+        root.set("style", "background: #fff")
     return re.sub(r">[ \n]+<", "><", ElementTree.tostring(root, encoding="unicode"))
 
 
@@ -142,11 +144,15 @@ def set_formula(text: ElementTree.Element) -> None:
             back = {"dx": "0.04em"}
 
 
-def embedded(node: picture, folder: Path) -> str:
-    """The diagram as an address of its own, in the light colours: for a page without our style."""
-    style = (folder / "diagrams.css").read_text("utf-8")
+def as_image(node: picture, static: Path) -> str:
+    """An HTML image of the diagram in the colours of a light page, complete in itself.
+
+    static: the folder of the style.
+    """
+    style = (static / "diagrams.css").read_text("utf-8")
     text = drawn(node["name"], node["source"], node["alt"], style)
-    return "data:image/svg+xml;base64," + base64.b64encode(text.encode()).decode()
+    data = base64.b64encode(text.encode()).decode()
+    return f'<img alt="{escape(node["alt"])}" src="data:image/svg+xml;base64,{data}">'
 
 
 def visit_html(self, node):

@@ -10,6 +10,7 @@ import re
 import textwrap
 from collections.abc import Iterator
 from itertools import groupby
+from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from docutils import nodes
 from sphinx.locale import admonitionlabels
 from sphinx.util.math import get_node_equation_number
 
+from . import diagrams
 from .page_checks import is_output
 
 
@@ -126,12 +128,15 @@ class _Page:
             yield from self.block_figure(figure)
 
     def block_figure(self, node):
-        """Its number and caption; the picture itself is drawn by a cell."""
-        if not is_output(node):
+        """Its number and caption; the picture itself is drawn by a cell, unless it is a diagram."""
+        diagram = next(node.findall(diagrams.picture), None)
+        if diagram is None and not is_output(node):
             raise unknown(node)
         caption = next(node.findall(nodes.caption), None)
         if caption is not None:
-            yield f"**{self.label(node)}** {self.inline(caption)}"
+            text = f"**{self.label(node)}** {self.inline(caption)}"
+            static = Path(self.builder.srcdir, "book/_static")
+            yield f"{diagrams.as_image(diagram, static)}\n\n{text}" if diagram is not None else text
 
     def label(self, node) -> str:
         """What the site calls a figure, table or exercise, as "Fig. 1.2"; may be empty."""

@@ -96,11 +96,12 @@ def make(app, page, doctree):
 
 
 def add_text(cells, text: str) -> None:
-    """Add text to the last cell, or in a new one: after code, and for each section."""
-    if cells[-1].cell_type == "code" or text.startswith("#"):
+    """Add text to the last cell, or in a new one: after code, for a section, around a diagram."""
+    last = cells[-1]
+    if last.cell_type == "code" or text.startswith(("#", "<img")) or last.source.startswith("<img"):
         cells.append(new_markdown_cell(text))
     else:
-        cells[-1].source += f"\n\n{text}"
+        last.source += f"\n\n{text}"
 
 
 def with_hidden_cells(blocks, page) -> list[markdown.Block]:
