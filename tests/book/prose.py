@@ -43,7 +43,7 @@ def passages(text, first_line=1, kind=None):
             elif directive and directive[1] == "diagram":
                 _, options, caption = token.content.split("---\n", 2)
                 for said in (yaml.safe_load(options)["alt"], caption):
-                    yield from (p._replace(line=line, kind="picture") for p in passages(said))
+                    yield from (p._replace(line=line, kind="diagram") for p in passages(said))
             elif directive and directive[1] not in (*NO_TEXT, "math", "eval-rst", "bibliography"):
                 content = re.sub(
                     r"\A(:[\w-]+:.*\n)+", lambda m: "\n" * m[0].count("\n"), token.content

@@ -58,7 +58,9 @@ def body(text):
     for passage in prose.passages(text):
         headings += passage.kind == "heading"
         says_goals = passage.kind == "item" or passage.text.startswith("In this chapter")
-        if passage.kind not in ("heading", "picture") and not (headings == 1 and says_goals):
+        if passage.kind not in ("heading", "picture", "diagram") and not (
+            headings == 1 and says_goals
+        ):
             found.append(passage)
     return found
 

@@ -52,7 +52,7 @@ def unclaimed(page: str, excepted: Sequence[str] | None = None) -> Iterator[Sent
     text = without_claims(source)
     near = sections_with_code(text)
     for passage in prose.passages(text):
-        if passage.kind in ("heading", "exercise") or not (
+        if passage.kind in ("heading", "exercise", "diagram") or not (
             passage.kind == "picture" or passage.line in near
         ):
             continue

@@ -70,8 +70,10 @@ class Diagram(SphinxDirective):
         figure = nodes.figure("", picture(name=name, source=source, alt=alt), classes=["diagram"])
         text = nodes.Element()
         self.state.nested_parse(self.content, self.content_offset, text)
-        figure += nodes.caption("", "", *text[0].children)
-        self.set_source_info(figure)
+        caption = nodes.caption(text[0].rawsource, "", *text[0].children)
+        figure += caption
+        for node in (figure, caption):
+            self.set_source_info(node)
         self.add_name(figure)
         return [figure]
 
