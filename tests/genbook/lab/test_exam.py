@@ -38,10 +38,17 @@ How much is $1 + 1$?
 each_question = pytest.mark.parametrize("question", BANK, ids=lambda q: f"{q.chapter}/{q.name}")
 
 
+# Chapters that nobody has written questions about so far.
+NONE_YET = ("transformer", "flow-matching", "one-step", "discrete-codes")
+
+
 def test_every_chapter_has_questions_of_every_level_and_all_kinds_occur():
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text("utf-8"))
     pages = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
-    assert exam.CHAPTERS == [page.removeprefix("book/") for page in pages][: len(exam.CHAPTERS)]
+    chapters = [page.removeprefix("book/") for page in pages]
+    assert (
+        exam.CHAPTERS == [name for name in chapters if name not in NONE_YET][: len(exam.CHAPTERS)]
+    )
     asked = Counter(question.chapter for question in BANK)
     assert list(asked) == exam.CHAPTERS and min(asked.values()) >= 3
     assert len(BANK) >= 64
